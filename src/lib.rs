@@ -1,0 +1,1 @@
+//! magnetfs mounts torrents as a directory: every file is there at once, at its full size, and seekable.

@@ -1,0 +1,3 @@
+//! The program `magnetfs`.
+
+fn main() {}
