@@ -1,1 +1,3 @@
 //! magnetfs mounts torrents as a directory: every file is there at once, at its full size, and seekable.
+
+pub mod torrents;
