@@ -1,5 +1,13 @@
 //! The library: known torrents, their files, and their state on disk.
 
+mod info_hash;
+mod metainfo;
 mod report;
+mod shelf;
+mod source;
 
+pub use info_hash::{InfoHash, NotAnInfoHash};
+pub use metainfo::{File, METAINFO_LIMIT, Metainfo, MetainfoError, NameProblem};
 pub use report::{Download, FileReport, LibraryReport, State, TorrentDetail, TorrentReport};
+pub use shelf::Options;
+pub use source::{Magnet, Source, SourceError, fetch, read_file};
