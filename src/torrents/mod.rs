@@ -1,13 +1,19 @@
 //! The library: known torrents, their files, and their state on disk.
 
+mod content;
+mod engine;
 mod info_hash;
 mod metainfo;
 mod report;
 mod shelf;
 mod source;
+mod store;
 
+pub use content::{Activate, OpenFile};
+pub use engine::{Demand, Engine, EngineError, EngineOptions, PeerCounts, Reader, Swarm};
 pub use info_hash::{InfoHash, NotAnInfoHash};
 pub use metainfo::{File, METAINFO_LIMIT, Metainfo, MetainfoError, NameProblem};
 pub use report::{Download, FileReport, LibraryReport, State, TorrentDetail, TorrentReport};
 pub use shelf::Options;
 pub use source::{Magnet, Source, SourceError, fetch, read_file};
+pub use store::{Disk, Floor, FreeSpace, FreeSpaceReport, Store, StoreError};

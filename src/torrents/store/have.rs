@@ -142,7 +142,12 @@ pub(super) struct Loaded {
 
 /// Makes a map that knows of no piece, durable when this returns.
 pub(super) fn create(path: &Path, shape: Shape) -> io::Result<()> {
-    let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)?;
     let mut map = vec![0; shape.length()];
     map[..MARK].copy_from_slice(&shape.header());
     let mark = shape.mark(&map);
@@ -161,7 +166,11 @@ pub(super) fn load(path: &Path, shape: Shape) -> io::Result<Loaded> {
     if map.len() != shape.length() || map[..MARK] != shape.header() {
         create(path, shape)?;
         let broken = map.iter().any(|byte| *byte != 0);
-        return Ok(Loaded { have: Bits::new(shape.pieces), verified: Bits::new(shape.pieces), broken });
+        return Ok(Loaded {
+            have: Bits::new(shape.pieces),
+            verified: Bits::new(shape.pieces),
+            broken,
+        });
     }
     Ok(interpret(&map, shape))
 }
@@ -174,7 +183,11 @@ fn interpret(map: &[u8], shape: Shape) -> Loaded {
     } else {
         Bits::new(shape.pieces)
     };
-    Loaded { have, verified, broken: false }
+    Loaded {
+        have,
+        verified,
+        broken: false,
+    }
 }
 
 /// The map of one torrent, for changing it. The file is open only while it is being changed, not while the torrent
@@ -188,7 +201,11 @@ pub(super) struct HaveMap<M = File> {
 
 impl HaveMap {
     pub(super) fn new(path: &Path, shape: Shape) -> HaveMap {
-        HaveMap { path: path.to_owned(), shape, medium: Mutex::new(None) }
+        HaveMap {
+            path: path.to_owned(),
+            shape,
+            medium: Mutex::new(None),
+        }
     }
 
     /// To be called before anything changes: durably removes the mark. Free of cost but for the first time.
@@ -279,7 +296,11 @@ mod tests {
 
     impl Failing {
         fn step(&self) -> io::Result<()> {
-            let left = self.steps_left.get().checked_sub(1).ok_or_else(|| io::Error::other("power lost"))?;
+            let left = self
+                .steps_left
+                .get()
+                .checked_sub(1)
+                .ok_or_else(|| io::Error::other("power lost"))?;
             self.steps_left.set(left);
             Ok(())
         }
@@ -335,7 +356,11 @@ mod tests {
 
     /// The whole life of a map: a clean start, changes, a clean stop. `changed` is told when data may change.
     fn live(disk: &Failing, changed: &Cell<bool>) -> io::Result<()> {
-        let map = HaveMap::<&Failing> { path: PathBuf::new(), shape: SHAPE, medium: Mutex::new(None) };
+        let map = HaveMap::<&Failing> {
+            path: PathBuf::new(),
+            shape: SHAPE,
+            medium: Mutex::new(None),
+        };
         let (have, verified) = (Bits::new(SHAPE.pieces), Bits::new(SHAPE.pieces));
         have.set(1);
         verified.set(1);
@@ -349,7 +374,13 @@ mod tests {
         have.clear(1);
         verified.clear(1);
         map.record(&have, 1, true)?;
-        map.stamp(2, Stamp { size: 77, ..Stamp::default() })?;
+        map.stamp(
+            2,
+            Stamp {
+                size: 77,
+                ..Stamp::default()
+            },
+        )?;
         map.mark(&have, &verified)
     }
 
@@ -387,7 +418,10 @@ mod tests {
             }
             if result.is_ok() {
                 ended = true;
-                assert_eq!(interpret(&disk.durable.borrow(), SHAPE).verified.bytes(), [0b1001_0000, 0, 0b0000_1000]);
+                assert_eq!(
+                    interpret(&disk.durable.borrow(), SHAPE).verified.bytes(),
+                    [0b1001_0000, 0, 0b0000_1000]
+                );
                 break;
             }
         }
@@ -408,7 +442,10 @@ mod tests {
         }
         std::fs::write(&path, b"something else").unwrap();
         assert!(load(&path, SHAPE).unwrap().broken);
-        assert!(load(&path, Shape { pieces: 22, files: 3 }).unwrap().broken, "of another torrent");
+        assert!(
+            load(&path, Shape { pieces: 22, files: 3 }).unwrap().broken,
+            "of another torrent"
+        );
     }
 
     #[test]

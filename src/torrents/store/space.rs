@@ -75,14 +75,21 @@ impl FreeSpace {
             floor,
             Box::new(move || {
                 let measured = rustix::fs::statvfs(&directory)?;
-                Ok((measured.f_blocks * measured.f_frsize, measured.f_bavail * measured.f_frsize))
+                Ok((
+                    measured.f_blocks * measured.f_frsize,
+                    measured.f_bavail * measured.f_frsize,
+                ))
             }),
         )
     }
 
     /// As [`FreeSpace::new`], measured by `probe`: (total, free) in bytes.
-    pub(super) fn with_probe(floor: Floor, probe: Probe) -> FreeSpace {
-        FreeSpace { floor, probe, state: Mutex::new(State::default()) }
+    pub(in crate::torrents) fn with_probe(floor: Floor, probe: Probe) -> FreeSpace {
+        FreeSpace {
+            floor,
+            probe,
+            state: Mutex::new(State::default()),
+        }
     }
 
     /// How things stand, measured at most a second ago.
@@ -135,7 +142,11 @@ impl FreeSpace {
             }
         }
         let floor = self.floor.bytes(state.total);
-        let wanted = if state.full && floor > 0 { floor.saturating_add(MARGIN) } else { floor };
+        let wanted = if state.full && floor > 0 {
+            floor.saturating_add(MARGIN)
+        } else {
+            floor
+        };
         let refused = state.refused.is_some_and(|refused| refused.elapsed() < REFUSED);
         let full = refused || state.free < wanted;
         self.set_full(&mut state, full);
@@ -160,7 +171,10 @@ impl FreeSpace {
 
 impl fmt::Debug for FreeSpace {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("FreeSpace").field("floor", &self.floor).finish_non_exhaustive()
+        formatter
+            .debug_struct("FreeSpace")
+            .field("floor", &self.floor)
+            .finish_non_exhaustive()
     }
 }
 
@@ -183,7 +197,12 @@ mod tests {
         let space = FreeSpace::with_probe(Floor::Percent(5.0), Box::new(probe));
         assert_eq!(
             space.report(),
-            FreeSpaceReport { total: 10_000 << 20, free: 1000 << 20, floor: 500 << 20, storing: true }
+            FreeSpaceReport {
+                total: 10_000 << 20,
+                free: 1000 << 20,
+                floor: 500 << 20,
+                storing: true
+            }
         );
         free.store(499 << 20, Ordering::Relaxed);
         assert!(space.take(1), "a measurement counts for a second");

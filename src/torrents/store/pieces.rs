@@ -1,8 +1,4 @@
-//! One torrent's bytes on disk: sparse files and a have-map.
-//!
-//! A byte is given away only if its piece was compared with its hash since its file last changed. What was compared
-//! is remembered over a clean stop, for the files that still look as they did then; after any other stop each piece
-//! is hashed when it is first read. A piece that does not match becomes a missing one.
+//! The store: which pieces are here, and reading, writing and verifying them.
 
 use std::fmt;
 use std::fs::File;
@@ -20,9 +16,10 @@ use tokio::sync::Notify;
 
 use super::bits::Bits;
 use super::files::{Access, Disk, open};
+use super::hashes;
 use super::have::{self, HaveMap, Shape, Stamp};
 use super::layout::{Span, piece_bytes, pieces_of, spans};
-use super::metainfo::Metainfo;
+use crate::torrents::metainfo::{self, Metainfo};
 
 /// Locks that keep a piece from being written while it is hashed; pieces share them.
 const PIECE_LOCKS: u32 = 16;
@@ -95,7 +92,10 @@ impl Store {
         metainfo_path: &Path,
         disk: &Arc<Disk>,
     ) -> Result<Arc<Store>, StoreError> {
-        let shape = Shape { pieces: metainfo.piece_count, files: metainfo.files.len() as u32 };
+        let shape = Shape {
+            pieces: metainfo.piece_count,
+            files: metainfo.files.len() as u32,
+        };
         let loaded = have::load(have_path, shape).map_err(|error| fault(have_path, error))?;
         if loaded.broken {
             tracing::warn!(
@@ -134,6 +134,17 @@ impl Store {
         &self.metainfo
     }
 
+    /// The .torrent on disk.
+    pub(in crate::torrents) fn metainfo_path(&self) -> &Path {
+        &self.metainfo_path
+    }
+
+    /// Where a piece begins in a file; 0 where it begins before the file.
+    pub(in crate::torrents) fn offset_in_file(&self, file: usize, piece: u32) -> u64 {
+        let file_offset = self.metainfo.files.get(file).map_or(0, |file| file.offset);
+        piece_bytes(&self.metainfo, piece).start.saturating_sub(file_offset)
+    }
+
     /// The disk that it is stored on.
     pub fn disk(&self) -> &Arc<Disk> {
         &self.disk
@@ -157,7 +168,12 @@ impl Store {
 
     /// Stored bytes of a file; 0 for padding, which is never stored. Never waits.
     pub fn bytes_here(&self, file: usize) -> u64 {
-        let Some(file) = self.metainfo.files.get(file).filter(|file| file.length > 0 && !file.padding) else {
+        let Some(file) = self
+            .metainfo
+            .files
+            .get(file)
+            .filter(|file| file.length > 0 && !file.padding)
+        else {
             return 0;
         };
         let pieces = pieces_of(&self.metainfo, file, 0, file.length);
@@ -204,7 +220,7 @@ impl Store {
 
     /// Waits until `look` finds something. It is asked at first, whenever a piece was completed, and when something
     /// could not be stored.
-    pub(super) async fn changes<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
+    pub(in crate::torrents) async fn changes<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
@@ -275,11 +291,13 @@ impl Store {
     }
 
     /// Reads what is stored, verified or not: for the engine, which hashes it, or serves pieces that it saw verified.
-    pub(super) fn read_raw(&self, file: usize, buf: &mut [u8], offset: u64) -> Result<(), StoreError> {
+    pub(in crate::torrents) fn read_raw(&self, file: usize, buf: &mut [u8], offset: u64) -> Result<(), StoreError> {
         if buf.is_empty() {
             return Ok(());
         }
-        self.opened(file, Access::Read)?.read_exact_at(buf, offset).map_err(|error| self.data_fault(file, error))
+        self.opened(file, Access::Read)?
+            .read_exact_at(buf, offset)
+            .map_err(|error| self.data_fault(file, error))
     }
 
     /// Stores bytes that are not verified yet. What would fall into a piece that is stored and matches its hash is
@@ -289,7 +307,7 @@ impl Store {
     /// [`StoreError::NoSpace`] below the floor; whoever waits for bytes of this torrent is woken by it.
     pub fn write(&self, file: usize, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
         let length = bytes.len() as u64;
-        let inside = |file: &&super::metainfo::File| offset.checked_add(length).is_some_and(|end| end <= file.length);
+        let inside = |file: &&metainfo::File| offset.checked_add(length).is_some_and(|end| end <= file.length);
         let Some(wanted) = self.metainfo.files.get(file).filter(inside) else {
             return Err(fault(&self.file_path(file), io::ErrorKind::InvalidInput.into()));
         };
@@ -355,7 +373,10 @@ impl Store {
         self.verified.set(piece);
         if is_new {
             self.here.fetch_add(self.stored_bytes(piece), Ordering::Relaxed);
-            let recorded = self.map.unmark().and_then(|()| self.map.record(&self.have, piece, false));
+            let recorded = self
+                .map
+                .unmark()
+                .and_then(|()| self.map.record(&self.have, piece, false));
             if let Err(error) = recorded {
                 // It is here all the same; after a kill it would be fetched again.
                 tracing::error!(torrent = self.metainfo.name, piece, %error, "a piece could not be recorded");
@@ -363,6 +384,16 @@ impl Store {
         }
         *self.progress.lock() = Some(Instant::now());
         self.changed.notify_waiters();
+    }
+
+    /// Takes a piece for stored that nobody said is complete, if it matches its hash.
+    pub(in crate::torrents) fn adopt(&self, piece: u32) -> Result<(), StoreError> {
+        let no_writes = self.piece_locks[(piece % PIECE_LOCKS) as usize].write();
+        if !self.have.get(piece) && self.matches(piece)? {
+            drop(no_writes);
+            self.piece_completed(piece);
+        }
+        Ok(())
     }
 
     /// Compares every stored piece with its hash that was not yet. `progress` is told the bytes that are done with,
@@ -393,14 +424,18 @@ impl Store {
 
     /// The pieces that are stored and verified, as a `bitfield` of the wire. It looks at every file that has any, so
     /// it may wait for the disk.
-    pub(super) fn verified_pieces(&self) -> Result<Vec<u8>, StoreError> {
+    pub(in crate::torrents) fn verified_pieces(&self) -> Result<Vec<u8>, StoreError> {
         for file in 0..self.metainfo.files.len() {
             if self.bytes_here(file) > 0 {
                 self.look_at(file)?;
             }
         }
         let (have, verified) = (self.have.bytes(), self.verified.bytes());
-        Ok(have.iter().zip(verified).map(|(have, verified)| have & verified).collect())
+        Ok(have
+            .iter()
+            .zip(verified)
+            .map(|(have, verified)| have & verified)
+            .collect())
     }
 
     /// The file, open for reading, while it is complete and verified. It may wait for the disk.
@@ -453,7 +488,9 @@ impl Store {
         if self.improved.swap(false, Ordering::Relaxed) {
             self.map.unmark().map_err(|error| self.map_fault(error))?;
         }
-        self.map.mark(&self.have, &self.verified).map_err(|error| self.map_fault(error))?;
+        self.map
+            .mark(&self.have, &self.verified)
+            .map_err(|error| self.map_fault(error))?;
         self.disk.files.forget(self.number);
         // Whoever changes a file while the torrent rests is found out when it is opened again.
         for file in 0..self.metainfo.files.len() {
@@ -502,9 +539,9 @@ impl Store {
                 Err(error) => return Err(error),
             });
         }
-        let expected = super::hashes::expected(&self.metainfo, &self.metainfo_path, piece)
+        let expected = hashes::expected(&self.metainfo, &self.metainfo_path, piece)
             .map_err(|error| fault(&self.metainfo_path, error))?;
-        let mut hash = super::hashes::Hash::new();
+        let mut hash = hashes::Hash::new();
         for (part, opened) in parts.iter().zip(&files) {
             match opened {
                 None => hash.zeros(part.length),
@@ -575,7 +612,8 @@ impl Store {
                 let made = made.map_err(|error| self.data_fault(file, error))?;
                 let length = made.metadata().map_err(|error| self.data_fault(file, error))?.len();
                 if length != wanted.length {
-                    made.set_len(wanted.length).map_err(|error| self.data_fault(file, error))?;
+                    made.set_len(wanted.length)
+                        .map_err(|error| self.data_fault(file, error))?;
                 }
                 made
             }
@@ -605,13 +643,18 @@ impl Store {
             return Ok(());
         }
         let stamp = Stamp::of(found).map_err(|error| self.data_fault(file, error))?;
-        let recorded = self.map.is_stamped(file as u32, stamp).map_err(|error| self.map_fault(error))?;
+        let recorded = self
+            .map
+            .is_stamped(file as u32, stamp)
+            .map_err(|error| self.map_fault(error))?;
         if !recorded {
             self.map.unmark().map_err(|error| self.map_fault(error))?;
             for piece in pieces {
                 self.verified.clear(piece);
             }
-            self.map.stamp(file as u32, stamp).map_err(|error| self.map_fault(error))?;
+            self.map
+                .stamp(file as u32, stamp)
+                .map_err(|error| self.map_fault(error))?;
         }
         self.looked_at.set(file as u32);
         Ok(())
@@ -623,7 +666,13 @@ impl Store {
     }
 
     fn file_path(&self, file: usize) -> PathBuf {
-        self.metainfo.files.get(file).into_iter().flat_map(|file| file.path.iter()).map(|name| name.to_string()).collect()
+        self.metainfo
+            .files
+            .get(file)
+            .into_iter()
+            .flat_map(|file| file.path.iter())
+            .map(|name| name.to_string())
+            .collect()
     }
 
     fn data_fault(&self, file: usize, source: io::Error) -> StoreError {
@@ -636,7 +685,10 @@ impl Store {
 }
 
 fn fault(path: &Path, source: io::Error) -> StoreError {
-    StoreError::File { path: path.to_owned(), source }
+    StoreError::File {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 fn is_full(error: &io::Error) -> bool {
@@ -645,9 +697,9 @@ fn is_full(error: &io::Error) -> bool {
 
 impl fmt::Debug for Store {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Store").field("torrent", &self.metainfo.name).finish_non_exhaustive()
+        formatter
+            .debug_struct("Store")
+            .field("torrent", &self.metainfo.name)
+            .finish_non_exhaustive()
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -16,7 +16,10 @@ fn place(index: u32) -> (usize, u64) {
 
 impl Bits {
     pub(super) fn new(length: u32) -> Bits {
-        Bits { words: (0..length.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(), length }
+        Bits {
+            words: (0..length.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            length,
+        }
     }
 
     /// Takes what [`Bits::bytes`] gave; missing bytes are zeros and surplus bits are dropped.
@@ -42,8 +45,11 @@ impl Bits {
 
     /// The bitmap as it goes over the wire (BEP 3 `bitfield`).
     pub(super) fn bytes(&self) -> Vec<u8> {
-        let mut bytes: Vec<u8> =
-            self.words.iter().flat_map(|word| word.load(Ordering::Acquire).to_be_bytes()).collect();
+        let mut bytes: Vec<u8> = self
+            .words
+            .iter()
+            .flat_map(|word| word.load(Ordering::Acquire).to_be_bytes())
+            .collect();
         bytes.truncate(Bits::bytes_for(self.length));
         bytes
     }
@@ -51,7 +57,11 @@ impl Bits {
     /// The byte of [`Bits::bytes`] that holds this bit, and where it stands.
     pub(super) fn byte_of(&self, index: u32) -> (usize, u8) {
         let (word, _) = place(index);
-        let bytes = self.words.get(word).map_or(0, |word| word.load(Ordering::Acquire)).to_be_bytes();
+        let bytes = self
+            .words
+            .get(word)
+            .map_or(0, |word| word.load(Ordering::Acquire))
+            .to_be_bytes();
         ((index / 8) as usize, bytes[(index / 8 % 8) as usize])
     }
 

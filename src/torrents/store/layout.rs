@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::metainfo::{File, Metainfo};
+use crate::torrents::metainfo::{File, Metainfo};
 
 /// A stretch of one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,9 @@ pub(super) struct Span {
 
 /// The stretches of files that hold these bytes of the torrent, in order; none is empty.
 pub(super) fn spans(metainfo: &Metainfo, bytes: Range<u64>) -> impl Iterator<Item = Span> {
-    let first = metainfo.files.partition_point(|file| file.offset + file.length <= bytes.start);
+    let first = metainfo
+        .files
+        .partition_point(|file| file.offset + file.length <= bytes.start);
     metainfo.files[first..]
         .iter()
         .enumerate()
@@ -30,7 +32,12 @@ pub(super) fn spans(metainfo: &Metainfo, bytes: Range<u64>) -> impl Iterator<Ite
         .map(move |(index, file)| {
             let start = file.offset.max(bytes.start);
             let end = (file.offset + file.length).min(bytes.end);
-            Span { file: first + index, offset: start - file.offset, length: end - start, padding: file.padding }
+            Span {
+                file: first + index,
+                offset: start - file.offset,
+                length: end - start,
+                padding: file.padding,
+            }
         })
 }
 

@@ -30,7 +30,10 @@ pub struct Disk {
 impl Disk {
     /// For one data directory.
     pub fn new(space: FreeSpace) -> Arc<Disk> {
-        Arc::new(Disk { space, files: OpenFiles::new(OPEN_FILES) })
+        Arc::new(Disk {
+            space,
+            files: OpenFiles::new(OPEN_FILES),
+        })
     }
 
     /// The room there is.
@@ -78,7 +81,8 @@ impl OpenFiles {
     pub(super) fn get(&self, key: Key, access: Access) -> Option<Arc<File>> {
         let table = self.table.read();
         let slot = table.get(&key).filter(|slot| slot.writable || access == Access::Read)?;
-        slot.used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        slot.used
+            .store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         Some(slot.file.clone())
     }
 
@@ -108,7 +112,10 @@ impl OpenFiles {
 
 impl fmt::Debug for OpenFiles {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("OpenFiles").field("limit", &self.limit).finish_non_exhaustive()
+        formatter
+            .debug_struct("OpenFiles")
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
     }
 }
 
@@ -145,8 +152,17 @@ pub(super) fn open(directory: &Path, components: &[impl AsRef<str>], access: Acc
         Access::Read => flags | OFlags::RDONLY,
         Access::Write => flags | OFlags::RDWR | OFlags::CREATE,
     };
-    let file = File::from(rustix::fs::openat(&folder, name.as_ref(), flags, Mode::from_raw_mode(0o644))?);
-    if file.metadata()?.is_file() { Ok(file) } else { Err(Errno::INVAL.into()) }
+    let file = File::from(rustix::fs::openat(
+        &folder,
+        name.as_ref(),
+        flags,
+        Mode::from_raw_mode(0o644),
+    )?);
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(Errno::INVAL.into())
+    }
 }
 
 fn open_folder(parent: &impl AsFd, name: &str, access: Access) -> rustix::io::Result<OwnedFd> {

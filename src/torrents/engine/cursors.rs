@@ -73,12 +73,20 @@ impl Board {
     }
 
     pub(super) fn reader(self: &Arc<Board>, file: usize) -> Reader {
-        let spot = Arc::new(Spot { file, offset: AtomicU64::new(0), touched: AtomicU64::new(0) });
+        let spot = Arc::new(Spot {
+            file,
+            offset: AtomicU64::new(0),
+            touched: AtomicU64::new(0),
+        });
         let mut state = self.state.lock();
         state.next += 1;
         let number = state.next;
         state.readers.insert(number, spot.clone());
-        Reader { board: self.clone(), number, spot }
+        Reader {
+            board: self.clone(),
+            number,
+            spot,
+        }
     }
 
     /// Whether somebody waits.
@@ -94,7 +102,10 @@ impl Board {
             .readers
             .values()
             .map(|spot| {
-                let position = Position { file: spot.file, offset: spot.offset.load(Ordering::Relaxed) };
+                let position = Position {
+                    file: spot.file,
+                    offset: spot.offset.load(Ordering::Relaxed),
+                };
                 (spot.touched.load(Ordering::Relaxed), position)
             })
             .filter(|(touched, _)| *touched > 0 && now.saturating_sub(*touched) < WARM.as_millis() as u64)
@@ -136,7 +147,11 @@ fn plan(waiting: &[Position], warm: &[Position], piece_length: u64, turn: usize)
             cursors.push(*position);
         }
     }
-    Plan { cursors, waited_for, crowded }
+    Plan {
+        cursors,
+        waited_for,
+        crowded,
+    }
 }
 
 /// One open handle, as the engine knows it. Dropping it takes its cursor away.
@@ -160,10 +175,19 @@ impl Reader {
         let mut state = self.board.state.lock();
         state.next += 1;
         let number = state.next;
-        state.demands.insert(number, Position { file: self.spot.file, offset });
+        state.demands.insert(
+            number,
+            Position {
+                file: self.spot.file,
+                offset,
+            },
+        );
         drop(state);
         self.board.rung.notify_one();
-        Demand { board: self.board.clone(), number }
+        Demand {
+            board: self.board.clone(),
+            number,
+        }
     }
 }
 
@@ -193,7 +217,10 @@ mod tests {
     const PIECE: u64 = 1 << 20;
 
     fn at(file: usize, piece: u64) -> Position {
-        Position { file, offset: piece * PIECE }
+        Position {
+            file,
+            offset: piece * PIECE,
+        }
     }
 
     #[test]
@@ -205,8 +232,12 @@ mod tests {
 
     #[test]
     fn readers_of_one_piece_share_a_cursor() {
-        let waiting: Vec<Position> =
-            (0..200).map(|index| Position { file: 0, offset: 3 * PIECE + index }).collect();
+        let waiting: Vec<Position> = (0..200)
+            .map(|index| Position {
+                file: 0,
+                offset: 3 * PIECE + index,
+            })
+            .collect();
         assert_eq!(plan(&waiting, &[], PIECE, 0).cursors.len(), 1);
     }
 
@@ -216,7 +247,10 @@ mod tests {
         let mut served = std::collections::BTreeSet::new();
         for turn in 0..200usize.div_ceil(CURSORS) {
             let plan = plan(&waiting, &[at(1, 0)], PIECE, turn);
-            assert_eq!((plan.cursors.len(), plan.waited_for, plan.crowded), (CURSORS, CURSORS, true));
+            assert_eq!(
+                (plan.cursors.len(), plan.waited_for, plan.crowded),
+                (CURSORS, CURSORS, true)
+            );
             served.extend(plan.cursors);
         }
         assert_eq!(served.len(), 200);
@@ -232,7 +266,10 @@ mod tests {
         assert_eq!(board.plan(0).waited_for, 1);
         drop(demand);
         let plan = board.plan(0);
-        assert_eq!((plan.waited_for, plan.cursors), (0, vec![Position { file: 3, offset: 42 }]));
+        assert_eq!(
+            (plan.waited_for, plan.cursors),
+            (0, vec![Position { file: 3, offset: 42 }])
+        );
         drop(reader);
         assert_eq!(board.plan(0), Plan::default());
         assert!(board.state.lock().readers.is_empty() && board.state.lock().demands.is_empty());

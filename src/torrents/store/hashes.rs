@@ -8,7 +8,7 @@ use std::path::Path;
 
 use sha1::{Digest, Sha1};
 
-use super::metainfo::Metainfo;
+use crate::torrents::metainfo::Metainfo;
 
 const LENGTH: usize = 20;
 const BUFFER: u64 = 256 << 10;
@@ -32,7 +32,10 @@ pub(super) struct Hash {
 
 impl Hash {
     pub(super) fn new() -> Hash {
-        Hash { hash: Sha1::new(), buffer: Vec::new() }
+        Hash {
+            hash: Sha1::new(),
+            buffer: Vec::new(),
+        }
     }
 
     pub(super) fn file(&mut self, file: &File, offset: u64, length: u64) -> io::Result<()> {
