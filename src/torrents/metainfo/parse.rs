@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::bencode::Reader;
 use super::names::{Decoder, check_component, check_paths, shorten};
-use super::{File, METAINFO_LIMIT, Metainfo, MetainfoError, NameProblem};
+use super::{File, METAINFO_LIMIT, Metainfo, MetainfoError, NameProblem, add_tracker};
 use crate::torrents::info_hash::InfoHash;
 
 /// Above this a piece would take minutes, and its hash a second.
@@ -16,8 +16,6 @@ const PIECE_LIMIT: u64 = 1 << 21;
 const TOTAL_LIMIT: u64 = 1 << 45;
 const FILE_LIMIT: usize = 200_000;
 const DEPTH_LIMIT: usize = 64;
-const TRACKER_LIMIT: usize = 100;
-const TRACKER_LENGTH_LIMIT: usize = 2048;
 /// The last second of the year 9999: what is dated later is not dated.
 const LAST_SECOND: i64 = 253_402_300_799;
 
@@ -153,13 +151,13 @@ fn read_outer(bytes: &[u8]) -> Result<Outer<'_>, MetainfoError> {
             b"info" => outer.info = Some(read_info(reader)?),
             b"announce" => {
                 outer.announce.clear();
-                add_tracker(&mut outer.announce, reader.string("announce")?);
+                add_raw_tracker(&mut outer.announce, reader.string("announce")?);
             }
             b"announce-list" => {
                 outer.announce_list.clear();
                 reader.list("announce-list", |reader| {
                     reader.list("announce-list", |reader| {
-                        add_tracker(&mut outer.announce_list, reader.string("announce-list")?);
+                        add_raw_tracker(&mut outer.announce_list, reader.string("announce-list")?);
                         Ok(())
                     })
                 })?;
@@ -181,11 +179,10 @@ fn read_outer(bytes: &[u8]) -> Result<Outer<'_>, MetainfoError> {
     Ok(outer)
 }
 
-fn add_tracker(trackers: &mut Vec<String>, url: &[u8]) {
-    let Ok(url) = std::str::from_utf8(url) else { return };
-    let fits = !url.is_empty() && url.len() <= TRACKER_LENGTH_LIMIT && trackers.len() < TRACKER_LIMIT;
-    if fits && !trackers.iter().any(|known| known == url) {
-        trackers.push(url.to_owned());
+/// A URL that is no UTF-8 is no URL.
+fn add_raw_tracker(trackers: &mut Vec<String>, url: &[u8]) {
+    if let Ok(url) = std::str::from_utf8(url) {
+        add_tracker(trackers, url);
     }
 }
 
@@ -290,7 +287,7 @@ fn hashes(info: &Info<'_>) -> Result<Range<usize>, MetainfoError> {
         None if info.version_2 => return Err(MetainfoError::Version2),
         None => return Err(MetainfoError::Missing { field: "pieces" }),
     };
-    if !hashes.len().is_multiple_of(20) {
+    if hashes.len() % 20 != 0 {
         return Err(MetainfoError::Field {
             field: "pieces",
             expected: "made of hashes of 20 bytes",
