@@ -5,6 +5,7 @@
 //! DATA/next-number              no torrent has had this number or a higher one
 //! DATA/torrents/<info hash>/    metainfo.torrent (not while a magnet is unresolved), options.json, have (the store's)
 //! DATA/files/<info hash>/<path> the data
+//! DATA/files/<info hash>.have   the have-map of data whose torrent was removed; it waits for the torrent to come again
 //! DATA/engine/                  the engine's own
 //! DATA/broken/                  what made no sense at a start, for a person to look at
 //! ```
@@ -137,7 +138,15 @@ impl Shelf {
             // What is left of it is removed at the next start.
             let _ = disk.remove(&coming);
             self.error("write", &place, error)
-        })
+        })?;
+        let kept = self.kept_have_path(info_hash);
+        // Without it the data would be fetched again, which is all that is lost if this fails.
+        if kept.exists()
+            && let Err(error) = disk.rename(&kept, &place.join(HAVE))
+        {
+            warn!(%info_hash, %error, "the map of the kept data is lost");
+        }
+        Ok(())
     }
 
     /// Stores the metainfo of a torrent that came as a magnet, durably.
@@ -158,7 +167,8 @@ impl Shelf {
         self.replace(info_hash, OPTIONS, &json)
     }
 
-    /// Takes a torrent out, durably, with its data or not. The data of a large torrent takes seconds to delete; what a
+    /// Takes a torrent out, durably, with its data or not. Data that is kept is found again if the torrent is put back
+    /// later. The data of a large torrent takes seconds to delete; what a
     /// crash or a fault leaves of it is deleted after the next start.
     ///
     /// # Errors
@@ -185,6 +195,12 @@ impl Shelf {
         let data = if delete_data {
             self.detach_data(info_hash)
         } else {
+            // Without it the data would be fetched again, which is all that is lost if this fails.
+            let have = going.join(HAVE);
+            let kept = self.files_dir(info_hash).exists() && have.exists();
+            if kept && let Err(error) = self.disk.rename(&have, &self.kept_have_path(info_hash)) {
+                warn!(%info_hash, %error, "the map of the kept data is lost");
+            }
             Ok(None)
         };
         // From here on the torrent may come anew.
@@ -215,6 +231,10 @@ impl Shelf {
     /// A torrent's have-map, which is the store's to make and to read.
     pub fn have_path(&self, info_hash: InfoHash) -> PathBuf {
         self.torrent_dir(info_hash).join(HAVE)
+    }
+
+    fn kept_have_path(&self, info_hash: InfoHash) -> PathBuf {
+        self.data_dir.join(FILES).join(format!("{info_hash}.have"))
     }
 
     /// A folder for the engine's own state. Nothing in it is needed to start again.
