@@ -7,6 +7,7 @@ mod bencode;
 mod error;
 mod names;
 mod parse;
+mod raw;
 #[cfg(test)]
 pub(crate) mod samples;
 #[cfg(test)]
