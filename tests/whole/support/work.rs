@@ -14,9 +14,18 @@ impl Work {
     /// Makes them: on the disk of the build directory, since data there can be large, and the sockets where
     /// temporary files go.
     pub(crate) fn new() -> Self {
-        let disk = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        Self::below(Path::new(env!("CARGO_TARGET_TMPDIR")))
+    }
+
+    /// Makes them where any user can reach what is given to him, which the build directory need not be.
+    pub(crate) fn public() -> Self {
+        Self::below(&std::env::temp_dir())
+    }
+
+    fn below(directory: &Path) -> Self {
+        let named = tempfile::Builder::new().prefix("magnetfs-test-").tempdir_in(directory);
         Self {
-            directory: tempfile::Builder::new().prefix("work-").tempdir_in(disk).expect("a directory for the test"),
+            directory: named.expect("a directory for the test"),
             runtime: tempfile::Builder::new().prefix("magnetfs-test-").tempdir().expect("a directory for sockets"),
         }
     }
