@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::swarm::{Libtorrent, Librqbit, Transmission};
-use crate::support::torrents::{self, Kind, Torrent, files_below};
+use crate::support::swarm::{Librqbit, Libtorrent, Transmission};
+use crate::support::torrents::{self, Kind, Torrent};
 use crate::support::{Background, Daemon, DaemonOptions, Work, limited, report, run, shell};
 
 const KIB: usize = 1024;
@@ -97,7 +97,12 @@ fn every_piece_size_from_16_kib_to_16_mib() {
             .map(|power| {
                 let piece = 1usize << power;
                 // Two pieces and the rest of a third.
-                torrents::single_file(&work, &format!("pieces of {piece}"), 2 * piece + piece / 3 + 1, piece as u64)
+                torrents::single_file(
+                    &work,
+                    &format!("pieces of {piece}"),
+                    2 * piece + piece / 3 + 1,
+                    piece as u64,
+                )
             })
             .collect();
         let seeder = Libtorrent::seed(&all.iter().collect::<Vec<_>>());
@@ -113,10 +118,22 @@ fn assert_same_through_mount(work: &Work, all: &[Torrent], seeder: SocketAddr) {
     let readers: Vec<(&Torrent, Background)> = all.iter().map(|torrent| (torrent, sums(&daemon, torrent))).collect();
     for (torrent, reader) in readers {
         let outcome = reader.outcome(Duration::from_secs(120));
-        let outcome = outcome.unwrap_or_else(|| panic!("{} is not read through", torrent.name)).ok();
-        let expected = run(&mut sums_command(&torrent.directory, &torrent.name), Duration::from_secs(30)).ok().text();
+        let outcome = outcome
+            .unwrap_or_else(|| panic!("{} is not read through", torrent.name))
+            .ok();
+        let expected = run(
+            &mut sums_command(&torrent.directory, &torrent.name),
+            Duration::from_secs(30),
+        )
+        .ok()
+        .text();
         assert_eq!(outcome.text(), expected, "{}", torrent.name);
-        assert_eq!(listing(&daemon.path(&torrent.name)), listing(&torrent.source()), "{}", torrent.name);
+        assert_eq!(
+            listing(&daemon.path(&torrent.name)),
+            listing(&torrent.source()),
+            "{}",
+            torrent.name
+        );
         report(&format!("{}: {:.1} s", torrent.name, outcome.took.as_secs_f64()));
     }
     daemon.stop();
@@ -136,7 +153,9 @@ fn sums_command(directory: &Path, name: &str) -> Command {
 fn listing(path: &Path) -> String {
     let script = r#"cd "$1" && find . \( -type f -printf 'file %s %P\n' \) -o -printf 'other %y %P\n' | LC_ALL=C sort"#;
     if path.is_dir() {
-        run(&mut shell(script, &[path.as_os_str()]), Duration::from_secs(10)).ok().text()
+        run(&mut shell(script, &[path.as_os_str()]), Duration::from_secs(10))
+            .ok()
+            .text()
     } else {
         fs::metadata(path).expect("a file in the mount").len().to_string()
     }
@@ -157,19 +176,31 @@ fn every_way_to_read() {
 
         for mode in ["random", "backwards", "mmap"] {
             let mut command = Command::new("/usr/bin/python3");
-            command.arg(torrents::script("reader.py")).arg(mode).arg(shown.join(mode)).arg(source.join(mode));
+            command
+                .arg(torrents::script("reader.py"))
+                .arg(mode)
+                .arg(shown.join(mode))
+                .arg(source.join(mode));
             run(&mut command, Duration::from_secs(60)).ok();
         }
         compare(&shown.join("sequence"), &source.join("sequence"));
 
         let copy = work.path().join("copy");
-        run(Command::new("cp").arg(shown.join("cp")).arg(&copy), Duration::from_secs(60)).ok();
+        run(
+            Command::new("cp").arg(shown.join("cp")).arg(&copy),
+            Duration::from_secs(60),
+        )
+        .ok();
         compare(&copy, &source.join("cp"));
 
         dd_at_odd_offsets(&shown.join("dd"), &source.join("dd"));
 
         // Eight readers of one file at once, each of which verifies the checksum in every block.
-        fio(&shown, "checked by fio", &["--rw=randread", "--numjobs=8", "--readonly", "--group_reporting"]);
+        fio(
+            &shown,
+            "checked by fio",
+            &["--rw=randread", "--numjobs=8", "--readonly", "--group_reporting"],
+        );
         daemon.stop();
     });
 }
@@ -177,8 +208,16 @@ fn every_way_to_read() {
 /// Blocks of fio's own, with a checksum in each, written or read and verified.
 fn fio(directory: &Path, file: &str, arguments: &[&str]) {
     let mut command = Command::new("fio");
-    command.args(["--name=blocks", "--bs=64k", "--size=8m", "--ioengine=psync", "--verify=crc32c"]);
-    command.args(["--allow_file_create=1", "--verify_fatal=1", "--verify_state_save=0"]).args(arguments);
+    command.args([
+        "--name=blocks",
+        "--bs=64k",
+        "--size=8m",
+        "--ioengine=psync",
+        "--verify=crc32c",
+    ]);
+    command
+        .args(["--allow_file_create=1", "--verify_fatal=1", "--verify_state_save=0"])
+        .args(arguments);
     command.arg(format!("--filename={}", directory.join(file).display()));
     run(&mut command, Duration::from_secs(60)).ok();
 }
@@ -204,10 +243,16 @@ fn dd_at_odd_offsets(path: &Path, source: &Path) {
     for (offset, length) in reads {
         let input = PathBuf::from(path);
         let mut command = Command::new("dd");
-        command.arg(format!("if={}", input.display())).args(["status=none", "count=1", "iflag=skip_bytes,fullblock"]);
+        command
+            .arg(format!("if={}", input.display()))
+            .args(["status=none", "count=1", "iflag=skip_bytes,fullblock"]);
         command.arg(format!("bs={length}")).arg(format!("skip={offset}"));
         let outcome = run(&mut command, Duration::from_secs(60)).ok();
         let expected = &bytes[offset.min(size)..(offset + length).min(size)];
-        assert!(outcome.stdout == expected, "dd of {length} at {offset}: {} bytes", outcome.stdout.len());
+        assert!(
+            outcome.stdout == expected,
+            "dd of {length} at {offset}: {} bytes",
+            outcome.stdout.len()
+        );
     }
 }

@@ -28,7 +28,9 @@ fn read_through(daemon: &Daemon, torrent: &Torrent) {
 }
 
 fn names_in(path: &Path) -> Vec<String> {
-    let listing = run(Command::new("ls").arg("-A").arg(path), Duration::from_secs(5)).ok().text();
+    let listing = run(Command::new("ls").arg("-A").arg(path), Duration::from_secs(5))
+        .ok()
+        .text();
     listing.lines().map(str::to_owned).collect()
 }
 
@@ -36,29 +38,61 @@ fn names_in(path: &Path) -> Vec<String> {
 fn the_command_line_teaches() {
     limited(Duration::from_secs(30), || {
         let help = program(&["--help"]).ok().text();
-        for command in ["mount", "add", "list", "show", "remove", "pause", "resume", "unmount", "status", "doctor", "demo"] {
+        for command in [
+            "mount", "add", "list", "show", "remove", "pause", "resume", "unmount", "status", "doctor", "demo",
+        ] {
             assert!(help.contains(command), "--help does not name {command}\n{help}");
         }
         let help = program(&["mount", "--help"]).ok().text();
         for option in [
-            "--data-dir", "--socket", "--download", "--peer", "--listen", "--dht", "--lsd", "--upnp", "--trackers",
-            "--upload-limit", "--download-limit", "--read-deadline", "--free-space-floor", "--allow-other", "--uid",
-            "--gid", "--umask", "--log",
+            "--data-dir",
+            "--socket",
+            "--download",
+            "--peer",
+            "--listen",
+            "--dht",
+            "--lsd",
+            "--upnp",
+            "--trackers",
+            "--upload-limit",
+            "--download-limit",
+            "--read-deadline",
+            "--free-space-floor",
+            "--allow-other",
+            "--uid",
+            "--gid",
+            "--umask",
+            "--log",
         ] {
             assert!(help.contains(option), "mount --help does not name {option}\n{help}");
         }
         assert!(program(&["--version"]).ok().text().starts_with("magnetfs "));
         for shell in ["bash", "zsh", "fish"] {
-            assert!(program(&["completions", shell]).ok().text().contains("magnetfs"), "{shell}");
+            assert!(
+                program(&["completions", shell]).ok().text().contains("magnetfs"),
+                "{shell}"
+            );
         }
         assert!(program(&["man"]).ok().text().contains(".TH magnetfs"));
-        let bash = shell(r#"bash -n /dev/stdin <<EOF
+        let bash = shell(
+            r#"bash -n /dev/stdin <<EOF
 $("$1" completions bash)
-EOF"#, &[PROGRAM.as_ref()]);
+EOF"#,
+            &[PROGRAM.as_ref()],
+        );
         run(&mut { bash }, Duration::from_secs(10)).ok();
-        for usage in [&["mount"][..], &["mount", "/x", "--dht", "maybe"], &["frobnicate"], &["show"]] {
+        for usage in [
+            &["mount"][..],
+            &["mount", "/x", "--dht", "maybe"],
+            &["frobnicate"],
+            &["show"],
+        ] {
             let outcome = program(usage).fails_with(2);
-            assert!(outcome.stderr.contains("Usage") || outcome.stderr.contains("--help"), "{}", outcome.stderr);
+            assert!(
+                outcome.stderr.contains("Usage") || outcome.stderr.contains("--help"),
+                "{}",
+                outcome.stderr
+            );
         }
     });
 }
@@ -68,10 +102,20 @@ fn commands_without_a_daemon_say_so() {
     limited(Duration::from_secs(30), || {
         let work = Work::new();
         let options = DaemonOptions::new(&work);
-        for arguments in [&["list"][..], &["status"], &["add", "magnet:?xt=urn:btih:0"], &["unmount"], &["pause", "abcd"]] {
+        for arguments in [
+            &["list"][..],
+            &["status"],
+            &["add", "magnet:?xt=urn:btih:0"],
+            &["unmount"],
+            &["pause", "abcd"],
+        ] {
             let outcome = run(&mut options.control(arguments), Duration::from_secs(10)).fails_with(1);
             assert!(outcome.stderr.starts_with("magnetfs: "), "{}", outcome.stderr);
-            assert!(outcome.stderr.contains("mount") || arguments[0] == "add", "no remedy: {}", outcome.stderr);
+            assert!(
+                outcome.stderr.contains("mount") || arguments[0] == "add",
+                "no remedy: {}",
+                outcome.stderr
+            );
         }
     });
 }
@@ -84,11 +128,17 @@ fn a_second_mount_of_the_same_library_is_refused() {
         let work = Work::new();
         let options = DaemonOptions::new(&work);
         let daemon = options.start();
-        let second = options.clone().mountpoint(&work.directory("second")).socket(&work.socket("second"));
+        let second = options
+            .clone()
+            .mountpoint(&work.directory("second"))
+            .socket(&work.socket("second"));
         let hash = "0123456789abcdef0123456789abcdef01234567";
         let outcome = run(&mut second.argument(hash).command(), Duration::from_secs(10)).fails_with(1);
         let message = &outcome.stderr;
-        assert!(message.contains(&daemon.mountpoint().display().to_string()), "{message}");
+        assert!(
+            message.contains(&daemon.mountpoint().display().to_string()),
+            "{message}"
+        );
         assert!(message.contains("magnetfs add") && message.contains(hash), "{message}");
         daemon.stop();
     });
@@ -102,10 +152,17 @@ fn what_is_not_read_is_not_fetched() {
         let torrent = torrents::folder(&work, "folder", &[("a.bin", MIB), ("b/c.bin", 2 * MIB)], PIECE);
         let seeder = Libtorrent::seed(&[&torrent]);
         let daemon = DaemonOptions::new(&work).torrent(&torrent).peer(seeder.address).start();
-        let list = shell(r#"ls -laR "$1" && find "$1" -ls && du -a "$1""#, &[daemon.mountpoint().as_os_str()]);
+        let list = shell(
+            r#"ls -laR "$1" && find "$1" -ls && du -a "$1""#,
+            &[daemon.mountpoint().as_os_str()],
+        );
         run(&mut { list }, Duration::from_secs(10)).ok();
         let entry = daemon.listed("folder").expect("it is listed");
-        assert_eq!((&entry["fetched"], &entry["bytes_here"]), (&0.into(), &0.into()), "{entry}");
+        assert_eq!(
+            (&entry["fetched"], &entry["bytes_here"]),
+            (&0.into(), &0.into()),
+            "{entry}"
+        );
         assert_eq!(entry["state"], "parked", "{entry}");
         assert_eq!(seeder.uploaded(), 0);
 
@@ -127,7 +184,16 @@ fn a_whole_download_needs_no_reader() {
         let seeder = Libtorrent::seed(&[&torrent]);
         let daemon = DaemonOptions::new(&work).start();
         let path = torrent.path.to_string_lossy();
-        daemon.control(&["add", &path, "--download", "whole", "--peer", &seeder.address.to_string()]).ok();
+        daemon
+            .control(&[
+                "add",
+                &path,
+                "--download",
+                "whole",
+                "--peer",
+                &seeder.address.to_string(),
+            ])
+            .ok();
         eventually("all is here", Duration::from_secs(40), || {
             (daemon.listed("folder")?["state"] == "complete").then_some(())
         });
@@ -147,10 +213,15 @@ fn a_magnet_appears_when_a_peer_has_told_what_it_is() {
         let magnet = format!("magnet:?xt=urn:btih:{}&dn=some+name&x.pe={address}", torrent.info_hash);
         let daemon = DaemonOptions::new(&work).argument(&magnet).start();
         assert!(names_in(daemon.mountpoint()).is_empty());
-        let entry = daemon.listed("some name").expect("an unresolved magnet is listed by its display name");
+        let entry = daemon
+            .listed("some name")
+            .expect("an unresolved magnet is listed by its display name");
         assert_eq!(entry["state"], "resolving");
 
-        let seeding = crate::support::swarm::Seeding { address: Some(address), ..Default::default() };
+        let seeding = crate::support::swarm::Seeding {
+            address: Some(address),
+            ..Default::default()
+        };
         let _seeder = Libtorrent::seed_with(&[&torrent], &seeding);
         eventually("the folder appears", Duration::from_secs(40), || {
             (names_in(daemon.mountpoint()) == ["folder"]).then_some(())
@@ -170,8 +241,14 @@ fn add_waits_for_a_magnet_unless_told_not_to() {
         let seeder = Libtorrent::seed(&[&torrent]);
         let daemon = DaemonOptions::new(&work).start();
         daemon.control(&["add", nobody, "--no-wait"]).ok();
-        assert_eq!(daemon.listed(nobody).expect("it is listed by its hash")["state"], "resolving");
-        let added = daemon.control(&["add", &torrent.info_hash, "--peer", &seeder.address.to_string()]).ok().text();
+        assert_eq!(
+            daemon.listed(nobody).expect("it is listed by its hash")["state"],
+            "resolving"
+        );
+        let added = daemon
+            .control(&["add", &torrent.info_hash, "--peer", &seeder.address.to_string()])
+            .ok()
+            .text();
         assert!(added.contains("a.bin") && added.contains(&torrent.info_hash), "{added}");
         assert_eq!(names_in(daemon.mountpoint()), ["a.bin"]);
         read_through(&daemon, &torrent);
@@ -207,7 +284,10 @@ fn serve(bytes: Vec<u8>) -> SocketAddr {
             let mut request = [0; 4096];
             let length = stream.read(&mut request).unwrap_or(0);
             let redirect = b"HTTP/1.1 302 Found\r\nLocation: /b\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-            let found = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", bytes.len());
+            let found = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                bytes.len()
+            );
             let answer = match request[..length].starts_with(b"GET /a.torrent") {
                 true => redirect.to_vec(),
                 false => [found.as_bytes(), &bytes].concat(),
@@ -238,17 +318,28 @@ fn torrents_are_shown_paused_resumed_and_removed() {
         let status = daemon.json(&["status"]);
         assert_eq!(status["torrents"], 1, "{status}");
         assert_eq!(status["pid"], daemon.pid(), "{status}");
-        assert_eq!(status["mountpoint"], daemon.mountpoint().display().to_string(), "{status}");
+        assert_eq!(
+            status["mountpoint"],
+            daemon.mountpoint().display().to_string(),
+            "{status}"
+        );
 
         daemon.control(&["pause", "a folder"]).ok();
         assert_eq!(daemon.listed("a folder").expect("it is listed")["state"], "paused");
         let mut command = Command::new("head");
-        let outcome = run(command.arg("-c1").arg(daemon.path("a folder/a.bin")), Duration::from_secs(20)).fails_with(1);
+        let outcome = run(
+            command.arg("-c1").arg(daemon.path("a folder/a.bin")),
+            Duration::from_secs(20),
+        )
+        .fails_with(1);
         assert!(outcome.stderr.contains("Input/output error"), "{}", outcome.stderr);
         daemon.control(&["resume", hash]).ok();
         eventually("it reads again", Duration::from_secs(20), || {
             let mut command = Command::new("head");
-            let outcome = run(command.arg("-c1").arg(daemon.path("a folder/a.bin")), Duration::from_secs(20));
+            let outcome = run(
+                command.arg("-c1").arg(daemon.path("a folder/a.bin")),
+                Duration::from_secs(20),
+            );
             outcome.status.success().then_some(())
         });
         read_through(&daemon, &torrent);
@@ -284,7 +375,9 @@ fn removing_a_torrent_ends_its_reads() {
             (daemon.json(&["status"])["waiting_reads"].as_u64()? >= 1).then_some(())
         });
         daemon.control(&["remove", "dead"]).ok();
-        let outcome = reader.outcome(Duration::from_secs(3)).expect("the read ends with its torrent");
+        let outcome = reader
+            .outcome(Duration::from_secs(3))
+            .expect("the read ends with its torrent");
         assert!(!outcome.status.success());
         assert_eq!(names_in(daemon.mountpoint()), ["other"]);
         daemon.stop();
@@ -321,7 +414,10 @@ fn the_newcomer_of_two_with_one_name_gets_the_suffix() {
         daemon.control(&["remove", &first.info_hash]).ok();
         daemon.stop();
         let daemon = options.start();
-        assert_eq!(names_in(daemon.mountpoint()), [format!("film [{}].mkv", &second.info_hash[..8])]);
+        assert_eq!(
+            names_in(daemon.mountpoint()),
+            [format!("film [{}].mkv", &second.info_hash[..8])]
+        );
         daemon.stop();
     });
 }
@@ -329,7 +425,12 @@ fn the_newcomer_of_two_with_one_name_gets_the_suffix() {
 /// Inode numbers, times, modes and sizes of everything in the mount.
 fn stats(daemon: &Daemon) -> String {
     let script = r#"cd "$1" && find . -printf '%i %T@ %C@ %m %s %U %G %y %p\n' | sort -k9"#;
-    run(&mut shell(script, &[daemon.mountpoint().as_os_str()]), Duration::from_secs(10)).ok().text()
+    run(
+        &mut shell(script, &[daemon.mountpoint().as_os_str()]),
+        Duration::from_secs(10),
+    )
+    .ok()
+    .text()
 }
 
 /// "Sizes exact, modes read-only, stable inodes and mtimes over restarts, `st_blocks` after the bytes really here,
@@ -338,11 +439,21 @@ fn stats(daemon: &Daemon) -> String {
 fn the_tree_is_stable_and_tells_the_truth() {
     limited(Duration::from_secs(90), || {
         let work = Work::new();
-        let folder = torrents::folder(&work, "folder", &[("a.bin", MIB), ("b/c.bin", 2 * MIB + 1), ("d", 0)], PIECE);
+        let folder = torrents::folder(
+            &work,
+            "folder",
+            &[("a.bin", MIB), ("b/c.bin", 2 * MIB + 1), ("d", 0)],
+            PIECE,
+        );
         let single = torrents::single_file(&work, "single.bin", MIB, PIECE);
         let seeder = Libtorrent::seed(&[&folder, &single]);
         let options = DaemonOptions::new(&work);
-        let daemon = options.clone().torrent(&folder).torrent(&single).peer(seeder.address).start();
+        let daemon = options
+            .clone()
+            .torrent(&folder)
+            .torrent(&single)
+            .peer(seeder.address)
+            .start();
         let before = stats(&daemon);
 
         let path = daemon.path("single.bin");
@@ -357,16 +468,28 @@ fn the_tree_is_stable_and_tells_the_truth() {
 
         read_through(&daemon, &single);
         let full = MIB as u64 / 512;
-        eventually("st_blocks follows", Duration::from_secs(5), || (metadata(&path).blocks() == full).then_some(()));
+        eventually("st_blocks follows", Duration::from_secs(5), || {
+            (metadata(&path).blocks() == full).then_some(())
+        });
         assert_eq!(attribute(&path, "progress"), "1.0000");
         assert_eq!(attribute(&path, "bytes_here"), MIB.to_string());
         assert_eq!(attribute(&path, "state"), "complete");
 
-        let statfs = run(Command::new("stat").args(["-f", "-c", "%b %S"]).arg(&path), Duration::from_secs(5)).ok();
+        let statfs = run(
+            Command::new("stat").args(["-f", "-c", "%b %S"]).arg(&path),
+            Duration::from_secs(5),
+        )
+        .ok();
         assert!(!statfs.text().starts_with("0 "), "{}", statfs.text());
 
         // Nothing in it can be written, whoever asks.
-        for script in [r#"echo > "$1""#, r#"rm -f "$1""#, r#"mv "$1" "$1-2""#, r#"touch "$1""#, r#"mkdir "$1-d""#] {
+        for script in [
+            r#"echo > "$1""#,
+            r#"rm -f "$1""#,
+            r#"mv "$1" "$1-2""#,
+            r#"touch "$1""#,
+            r#"mkdir "$1-d""#,
+        ] {
             let outcome = run(&mut shell(script, &[path.as_os_str()]), Duration::from_secs(5));
             assert!(!outcome.status.success(), "{script} succeeded");
         }
@@ -384,7 +507,9 @@ fn the_tree_is_stable_and_tells_the_truth() {
 
 fn attribute(path: &Path, name: &str) -> String {
     let mut command = Command::new("getfattr");
-    command.args(["--only-values", "-n", &format!("user.magnetfs.{name}")]).arg(path);
+    command
+        .args(["--only-values", "-n", &format!("user.magnetfs.{name}")])
+        .arg(path);
     run(&mut command, Duration::from_secs(5)).ok().text()
 }
 
@@ -395,7 +520,11 @@ fn flag_over_variable_over_file() {
         let work = Work::new();
         let torrent = torrents::single_file(&work, "a.bin", MIB, PIECE);
         let configuration = work.directory("home/config/magnetfs");
-        fs::write(configuration.join("config.toml"), "umask = \"0077\"\nuid = 11\ngid = 12\n").expect("a file");
+        fs::write(
+            configuration.join("config.toml"),
+            "umask = \"0077\"\nuid = 11\ngid = 12\n",
+        )
+        .expect("a file");
         let owner = |daemon: &Daemon| {
             let metadata = fs::metadata(daemon.path("a.bin")).expect("a file in the mount");
             (metadata.uid(), metadata.gid(), metadata.permissions().mode() & 0o777)
@@ -415,7 +544,11 @@ fn flag_over_variable_over_file() {
         fs::write(configuration.join("config.toml"), "umsak = \"0077\"\n").expect("a file");
         let outcome = run(&mut DaemonOptions::new(&work).command(), Duration::from_secs(10));
         assert!(matches!(outcome.status.code(), Some(1 | 2)), "{:?}", outcome.status);
-        assert!(outcome.stderr.contains("umsak") && outcome.stderr.contains("config.toml"), "{}", outcome.stderr);
+        assert!(
+            outcome.stderr.contains("umsak") && outcome.stderr.contains("config.toml"),
+            "{}",
+            outcome.stderr
+        );
     });
 }
 
@@ -425,7 +558,10 @@ fn the_socket_is_for_its_owner_alone() {
     limited(Duration::from_secs(30), || {
         let work = Work::new();
         let daemon = DaemonOptions::new(&work).start();
-        let mode = fs::metadata(work.socket("control")).expect("the socket").permissions().mode();
+        let mode = fs::metadata(work.socket("control"))
+            .expect("the socket")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         // Nonsense on the socket disturbs nobody.
         for nonsense in [&b"\n\n{}\nnot json\n"[..], &[b'a'; 100_000], b"\xff\xfe\n"] {
@@ -454,10 +590,20 @@ fn the_daemon_opens_nothing_in_its_own_mount() {
         let mut reader = crate::support::Background::spawn(&mut command);
         let began = Instant::now();
         while reader.is_running() {
-            assert!(began.elapsed() < Duration::from_secs(30), "the reader does not get through");
-            for entry in fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("its descriptors").flatten() {
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "the reader does not get through"
+            );
+            for entry in fs::read_dir(format!("/proc/{}/fd", daemon.pid()))
+                .expect("its descriptors")
+                .flatten()
+            {
                 let target = fs::read_link(entry.path()).unwrap_or_default();
-                assert!(!target.starts_with(daemon.mountpoint()), "it has opened {}", target.display());
+                assert!(
+                    !target.starts_with(daemon.mountpoint()),
+                    "it has opened {}",
+                    target.display()
+                );
             }
         }
         reader.outcome(Duration::from_secs(1)).expect("it has ended").ok();
@@ -484,6 +630,10 @@ fn the_demo_runs_and_leaves_nothing() {
         assert!(text.contains("ffmpeg"), "{text}");
         let table = fs::read_to_string("/proc/self/mountinfo").expect("the table of mounts");
         assert!(!table.contains(&temporary.display().to_string()), "the mount is left");
-        assert_eq!(fs::read_dir(&temporary).expect("the directory").count(), 0, "files are left");
+        assert_eq!(
+            fs::read_dir(&temporary).expect("the directory").count(),
+            0,
+            "files are left"
+        );
     });
 }

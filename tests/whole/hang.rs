@@ -35,7 +35,13 @@ impl Stuck {
         let seeder = Libtorrent::seed(&[&healthy]);
         let daemon = DaemonOptions::new(&work).torrent(&dead).start();
         daemon.add(&healthy, Some(seeder.address));
-        Self { work, dead, healthy, _seeder: seeder, daemon }
+        Self {
+            work,
+            dead,
+            healthy,
+            _seeder: seeder,
+            daemon,
+        }
     }
 
     /// Readers of the dead torrent, each in a place of its own, all of which wait.
@@ -57,7 +63,9 @@ impl Stuck {
 /// A child that reads one byte at so many MiB.
 fn reader_at(path: &Path, mebibytes: u64) -> Background {
     let mut command = Command::new("dd");
-    command.arg(format!("if={}", path.display())).args(["bs=1", "count=1", "iflag=skip_bytes", "status=none"]);
+    command
+        .arg(format!("if={}", path.display()))
+        .args(["bs=1", "count=1", "iflag=skip_bytes", "status=none"]);
     Background::spawn(command.arg(format!("skip={}", mebibytes * MIB)))
 }
 
@@ -86,16 +94,26 @@ fn two_hundred_blocked_readers_hold_up_nobody() {
         }
 
         // A second open of a file with blocked reads, by a process that then has to close it as well.
-        let opened = run(&mut shell(r#"exec 3<"$1""#, &[dead.as_os_str()]), Duration::from_secs(10)).ok();
+        let opened = run(
+            &mut shell(r#"exec 3<"$1""#, &[dead.as_os_str()]),
+            Duration::from_secs(10),
+        )
+        .ok();
         assert!(opened.took < AT_ONCE, "a second open took {:?}", opened.took);
 
         reads_on(&stuck);
-        assert!(readers.iter_mut().all(Background::is_running), "a reader of the dead torrent has ended");
+        assert!(
+            readers.iter_mut().all(Background::is_running),
+            "a reader of the dead torrent has ended"
+        );
 
         let pid = stuck.daemon.pid();
         let mountpoint = mount.to_owned();
         let took = stuck.daemon.stop();
-        report(&format!("SIGTERM with {READERS} blocked readers: {:.2} s", took.as_secs_f64()));
+        report(&format!(
+            "SIGTERM with {READERS} blocked readers: {:.2} s",
+            took.as_secs_f64()
+        ));
         assert!(!is_mounted(&mountpoint) && !Path::new(&format!("/proc/{pid}")).exists());
         let deadline = Instant::now() + Duration::from_secs(3);
         for reader in &mut readers {
@@ -110,19 +128,30 @@ fn two_hundred_blocked_readers_hold_up_nobody() {
 /// Reads the healthy torrent in 64 parts and looks at the slowest.
 fn reads_on(stuck: &Stuck) {
     let path = stuck.daemon.path(&stuck.healthy.name);
-    run(Command::new("cmp").arg(&path).arg(stuck.healthy.source()), Duration::from_secs(30)).ok();
+    run(
+        Command::new("cmp").arg(&path).arg(stuck.healthy.source()),
+        Duration::from_secs(30),
+    )
+    .ok();
     // What is here by now is read again past the kernel's cache of the mount: `dd` asks for it to be dropped.
     let drop_cache = shell(r#"dd if="$1" iflag=nocache count=0 status=none"#, &[path.as_os_str()]);
     run(&mut { drop_cache }, Duration::from_secs(5)).ok();
     let slowest = (0..64)
         .map(|part| {
             let mut command = Command::new("dd");
-            command.arg(format!("if={}", path.display())).args(["of=/dev/null", "bs=64k", "count=1", "status=none"]);
-            run(command.arg(format!("skip={}", part * 5 % 384)), Duration::from_secs(10)).ok().took
+            command
+                .arg(format!("if={}", path.display()))
+                .args(["of=/dev/null", "bs=64k", "count=1", "status=none"]);
+            run(command.arg(format!("skip={}", part * 5 % 384)), Duration::from_secs(10))
+                .ok()
+                .took
         })
         .max()
         .expect("64 reads");
-    report(&format!("slowest of 64 reads beside {READERS} blocked ones: {:.0} ms", slowest.as_secs_f64() * 1e3));
+    report(&format!(
+        "slowest of 64 reads beside {READERS} blocked ones: {:.0} ms",
+        slowest.as_secs_f64() * 1e3
+    ));
     assert!(slowest < AT_ONCE, "a healthy read took {slowest:?}");
 }
 
@@ -136,21 +165,32 @@ fn a_blocked_reader_obeys_signals() {
         let mut reader = reader_at(&path, 3);
         stuck.waiting(1);
         reader.signal(Signal::KILL);
-        assert!(reader.ended_within(AT_ONCE).is_some(), "a reader survives SIGKILL for a second");
+        assert!(
+            reader.ended_within(AT_ONCE).is_some(),
+            "a reader survives SIGKILL for a second"
+        );
 
         let mut ffmpeg = Command::new("ffmpeg");
-        ffmpeg.args(["-nostdin", "-v", "error", "-i"]).arg(&path).args(["-f", "null", "-"]);
+        ffmpeg
+            .args(["-nostdin", "-v", "error", "-i"])
+            .arg(&path)
+            .args(["-f", "null", "-"]);
         let mut ffmpeg = Background::spawn(&mut ffmpeg);
         stuck.waiting(1);
         ffmpeg.signal(Signal::INT);
-        let status = ffmpeg.ended_within(AT_ONCE).expect("ffmpeg stays for a second after SIGINT");
+        let status = ffmpeg
+            .ended_within(AT_ONCE)
+            .expect("ffmpeg stays for a second after SIGINT");
         assert!(!status.success());
 
         // One that has died leaves its place to the next.
         let mut reader = reader_at(&path, 3);
         stuck.waiting(1);
         reader.signal(Signal::TERM);
-        assert!(reader.ended_within(AT_ONCE).is_some(), "a reader survives SIGTERM for a second");
+        assert!(
+            reader.ended_within(AT_ONCE).is_some(),
+            "a reader survives SIGTERM for a second"
+        );
         stuck.daemon.stop();
     });
 }
@@ -170,8 +210,16 @@ fn the_exit_of_another_child_does_not_fail_a_read() {
             (daemon.json(&["status"])["waiting_reads"].as_u64()? >= 1).then_some(())
         });
         assert!(reader.ended_within(AT_ONCE).is_none(), "the read ended without a peer");
-        let _seeder = Libtorrent::seed_with(&[&torrent], &Seeding { address: Some(address), ..Seeding::default() });
-        let outcome = reader.outcome(Duration::from_secs(40)).expect("the read is answered once a seeder is there");
+        let _seeder = Libtorrent::seed_with(
+            &[&torrent],
+            &Seeding {
+                address: Some(address),
+                ..Seeding::default()
+            },
+        );
+        let outcome = reader
+            .outcome(Duration::from_secs(40))
+            .expect("the read is answered once a seeder is there");
         assert_eq!(outcome.ok().stdout.len(), 1);
         daemon.stop();
     });
@@ -183,8 +231,13 @@ fn a_read_without_progress_ends_at_its_deadline() {
     limited(Duration::from_secs(60), || {
         let work = Work::new();
         let dead = torrents::without_source(&work, "dead.bin", 8 * MIB, MIB);
-        let daemon = DaemonOptions::new(&work).option("--read-deadline", "2").torrent(&dead).start();
-        let outcome = reader_at(&daemon.path(&dead.name), 3).outcome(Duration::from_secs(20)).expect("the read ends");
+        let daemon = DaemonOptions::new(&work)
+            .option("--read-deadline", "2")
+            .torrent(&dead)
+            .start();
+        let outcome = reader_at(&daemon.path(&dead.name), 3)
+            .outcome(Duration::from_secs(20))
+            .expect("the read ends");
         assert!(outcome.stderr.contains("Input/output error"), "{}", outcome.stderr);
         let seconds = outcome.took.as_secs_f64();
         assert!((1.9..8.0).contains(&seconds), "it took {seconds:.1} s");
@@ -211,9 +264,14 @@ fn the_next_start_clears_the_mount_of_a_crash() {
         daemon.crash();
         let status = reader.ended_within(AT_ONCE).expect("the reader ends with the daemon");
         assert!(!status.success());
-        assert!(is_mounted(&mountpoint), "a crash leaves the mount, or this test shows nothing");
+        assert!(
+            is_mounted(&mountpoint),
+            "a crash leaves the mount, or this test shows nothing"
+        );
         let daemon = options.start();
-        let listing = run(Command::new("ls").arg(daemon.mountpoint()), Duration::from_secs(10)).ok().text();
+        let listing = run(Command::new("ls").arg(daemon.mountpoint()), Duration::from_secs(10))
+            .ok()
+            .text();
         assert_eq!(listing.trim(), "dead.bin", "the library is as it was");
         daemon.stop();
     });
@@ -225,7 +283,11 @@ fn an_unmount_from_outside_is_a_clean_end() {
     limited(Duration::from_secs(30), || {
         let work = Work::new();
         let mut daemon = DaemonOptions::new(&work).start();
-        run(Command::new("fusermount3").arg("-u").arg(daemon.mountpoint()), Duration::from_secs(10)).ok();
+        run(
+            Command::new("fusermount3").arg("-u").arg(daemon.mountpoint()),
+            Duration::from_secs(10),
+        )
+        .ok();
         let status = daemon.ended_within(Duration::from_secs(3));
         assert_eq!(status.and_then(|status| status.code()), Some(0), "{status:?}");
     });

@@ -1,4 +1,5 @@
 """Downloads a torrent from one peer with libtorrent: leecher.py TORRENT DIRECTORY IP:PORT"""
+import os
 import sys
 import time
 
@@ -21,3 +22,6 @@ while not handle.status().is_seeding:
     if time.monotonic() > deadline:
         sys.exit(f"{handle.status().progress:.0%} after 25 s")
     time.sleep(0.05)
+# The end of a session waits for what need not be waited for.
+sys.stdout.flush()
+os._exit(0)

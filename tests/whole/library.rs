@@ -46,7 +46,11 @@ impl Witness {
                 count.fetch_add(1, Ordering::Relaxed);
             }
         });
-        Self { address, connections, datagrams }
+        Self {
+            address,
+            connections,
+            datagrams,
+        }
     }
 
     fn saw_nobody(&self, when: &str) {
@@ -92,7 +96,11 @@ fn two_thousand_torrents() {
             assert_eq!(outcome.text().trim(), expected.to_string(), "{script}");
             report(&format!("{script}: {:.2} s", outcome.took.as_secs_f64()));
             // 24,000 names and as many stat calls, each through the daemon.
-            assert!(outcome.took < Duration::from_secs(5), "{script} took {:?}", outcome.took);
+            assert!(
+                outcome.took < Duration::from_secs(5),
+                "{script} took {:?}",
+                outcome.took
+            );
         }
         let listed = daemon.control(&["list"]).ok();
         report(&format!("magnetfs list: {:.2} s", listed.took.as_secs_f64()));
@@ -110,9 +118,14 @@ fn two_thousand_torrents() {
 
 fn first_read_of_a_parked_one(daemon: &crate::support::Daemon, large: &Torrent) {
     let path = daemon.path(&large.name);
-    for (what, place) in [("first read of a parked torrent of 20 GB", 10_000), ("the next one, far off", 3_000)] {
+    for (what, place) in [
+        ("first read of a parked torrent of 20 GB", 10_000),
+        ("the next one, far off", 3_000),
+    ] {
         let mut command = Command::new("dd");
-        command.arg(format!("if={}", path.display())).args(["bs=1M", "count=1", "status=none"]);
+        command
+            .arg(format!("if={}", path.display()))
+            .args(["bs=1M", "count=1", "status=none"]);
         let outcome = run(command.arg(format!("skip={place}")), Duration::from_secs(60)).ok();
         assert!(outcome.stdout.len() == 1 << 20 && outcome.stdout.iter().all(|byte| *byte == 0));
         report(&format!("{what}: {:.2} s for 1 MiB", outcome.took.as_secs_f64()));
@@ -124,7 +137,9 @@ fn write_torrents(work: &Work, tracker: SocketAddr) -> Vec<PathBuf> {
     let length = PIECES * PIECE / FILES;
     (0..TORRENTS)
         .map(|number| {
-            let files: Vec<_> = (0..FILES).map(|file| (format!("Episode {file:02}.mkv"), length)).collect();
+            let files: Vec<_> = (0..FILES)
+                .map(|file| (format!("Episode {file:02}.mkv"), length))
+                .collect();
             let info = torrents::info_of_nothing(&format!("Series {number:04}"), &files, PIECE);
             let announce = if number % 2 == 0 {
                 format!("http://{tracker}/announce")
@@ -145,7 +160,9 @@ fn large_torrent(work: &Work) -> (Torrent, Libtorrent) {
     const PIECE: u64 = 4 << 20;
     let directory = work.directory("source-large");
     let name = "large.bin".to_owned();
-    File::create(directory.join(&name)).and_then(|file| file.set_len(LENGTH)).expect("a sparse file");
+    File::create(directory.join(&name))
+        .and_then(|file| file.set_len(LENGTH))
+        .expect("a sparse file");
     let whole = Sha1::digest(vec![0; PIECE as usize]);
     let last = Sha1::digest(vec![0; (LENGTH % PIECE) as usize]);
     let mut pieces = whole.repeat((LENGTH / PIECE) as usize);
@@ -158,7 +175,12 @@ fn large_torrent(work: &Work) -> (Torrent, Libtorrent) {
     ]));
     let path = work.path().join("large.torrent");
     fs::write(&path, bytes).expect("a .torrent file");
-    let torrent = Torrent { path, directory, name, info_hash };
+    let torrent = Torrent {
+        path,
+        directory,
+        name,
+        info_hash,
+    };
     let seeder = Libtorrent::seed(&[&torrent]);
     (torrent, seeder)
 }

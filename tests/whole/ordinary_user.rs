@@ -42,21 +42,29 @@ struct User {
 impl User {
     fn new(work: &Work) -> Self {
         if !rustix::process::geteuid().is_root() {
-            return Self { namespace: None, program: PROGRAM.into() };
+            return Self {
+                namespace: None,
+                program: PROGRAM.into(),
+            };
         }
         let program = work.path().join("magnetfs");
         fs::copy(PROGRAM, &program).expect("a copy of the program where the user can reach it");
         fs::set_permissions(work.path(), fs::Permissions::from_mode(0o755)).expect("a directory open to all");
         let device = work.directory("device");
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "sh", "-c", NAMESPACE, "sh"]).arg(&device);
+        command
+            .args(["--mount", "--propagation", "private", "sh", "-c", NAMESPACE, "sh"])
+            .arg(&device);
         let mut namespace = Background::spawn(&mut command);
         let ready = format!("/proc/{}/root{}/ready", namespace.pid(), device.display());
         eventually("the namespace is made", Duration::from_secs(10), || {
             assert!(namespace.is_running(), "a mount namespace cannot be made");
             Path::new(&ready).exists().then_some(())
         });
-        Self { namespace: Some(namespace), program }
+        Self {
+            namespace: Some(namespace),
+            program,
+        }
     }
 
     /// A command that this user runs.
@@ -65,8 +73,17 @@ impl User {
             return Command::new(program);
         };
         let mut command = Command::new("nsenter");
-        command.args(["--mount", "--target", &namespace.pid().to_string(), "setpriv", "--reuid", &USER.to_string()]);
-        command.args(["--regid", &USER.to_string(), "--clear-groups"]).arg(program);
+        command.args([
+            "--mount",
+            "--target",
+            &namespace.pid().to_string(),
+            "setpriv",
+            "--reuid",
+            &USER.to_string(),
+        ]);
+        command
+            .args(["--regid", &USER.to_string(), "--clear-groups"])
+            .arg(program);
         command
     }
 
@@ -103,7 +120,10 @@ impl User {
 
     /// Whether something is mounted there, where the user is.
     fn sees_mount(&self, path: &Path) -> bool {
-        let pid = self.namespace.as_ref().map_or_else(|| "self".to_owned(), |namespace| namespace.pid().to_string());
+        let pid = self
+            .namespace
+            .as_ref()
+            .map_or_else(|| "self".to_owned(), |namespace| namespace.pid().to_string());
         let table = fs::read_to_string(format!("/proc/{pid}/mountinfo")).expect("the table of mounts");
         table.contains(&format!(" {} ", path.display()))
     }
@@ -111,7 +131,12 @@ impl User {
     fn stop(&self, mut daemon: Daemon) {
         daemon.signal(Signal::TERM);
         let status = daemon.ended_within(Duration::from_secs(3));
-        assert_eq!(status.and_then(|status| status.code()), Some(0), "{status:?}\n{}", daemon.log());
+        assert_eq!(
+            status.and_then(|status| status.code()),
+            Some(0),
+            "{status:?}\n{}",
+            daemon.log()
+        );
         assert!(!self.sees_mount(daemon.mountpoint()), "the mount is left");
     }
 
@@ -137,7 +162,10 @@ fn a_user_mounts_and_reads() {
         if user.namespace.is_some() {
             let pid = daemon.pid();
             let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
-            assert!(status.contains(&format!("Uid:\t{USER}\t{USER}")), "it does not run as the user\n{status}");
+            assert!(
+                status.contains(&format!("Uid:\t{USER}\t{USER}")),
+                "it does not run as the user\n{status}"
+            );
         }
         user.stop(daemon);
     });
@@ -163,21 +191,34 @@ fn a_user_kills_and_unmounts() {
         let daemon = user.start(&options.clone().torrent(&dead));
         let mut reader = blocked(&daemon, 0);
         reader.signal(Signal::KILL);
-        assert!(reader.ended_within(Duration::from_secs(1)).is_some(), "a reader survives SIGKILL for a second");
+        assert!(
+            reader.ended_within(Duration::from_secs(1)).is_some(),
+            "a reader survives SIGKILL for a second"
+        );
         let mut ffmpeg = user.command("ffmpeg");
-        ffmpeg.args(["-nostdin", "-v", "error", "-i"]).arg(daemon.path("dead.bin")).args(["-f", "null", "-"]);
+        ffmpeg
+            .args(["-nostdin", "-v", "error", "-i"])
+            .arg(daemon.path("dead.bin"))
+            .args(["-f", "null", "-"]);
         let mut ffmpeg = Background::spawn(&mut ffmpeg);
         eventually("ffmpeg reads", Duration::from_secs(10), || {
             (daemon.json(&["status"])["waiting_reads"].as_u64()? > 0).then_some(())
         });
         ffmpeg.signal(Signal::INT);
-        assert!(ffmpeg.ended_within(Duration::from_secs(1)).is_some(), "ffmpeg stays for a second after SIGINT");
+        assert!(
+            ffmpeg.ended_within(Duration::from_secs(1)).is_some(),
+            "ffmpeg stays for a second after SIGINT"
+        );
         let mut reader = blocked(&daemon, 0);
         user.stop(daemon);
-        assert!(reader.ended_within(Duration::from_secs(2)).is_some(), "a reader outlives the mount");
+        assert!(
+            reader.ended_within(Duration::from_secs(2)).is_some(),
+            "a reader outlives the mount"
+        );
 
         let mut daemon = user.start(&options);
-        user.run("fusermount3", &["-u".as_ref(), daemon.mountpoint().as_os_str()]).ok();
+        user.run("fusermount3", &["-u".as_ref(), daemon.mountpoint().as_os_str()])
+            .ok();
         let status = daemon.ended_within(Duration::from_secs(3));
         assert_eq!(status.and_then(|status| status.code()), Some(0), "{status:?}");
 
@@ -185,8 +226,14 @@ fn a_user_kills_and_unmounts() {
         let mountpoint = daemon.mountpoint().to_owned();
         let mut reader = blocked(&daemon, 0);
         daemon.crash();
-        assert!(reader.ended_within(Duration::from_secs(1)).is_some(), "a reader outlives the daemon");
-        assert!(user.sees_mount(&mountpoint), "a crash leaves the mount, or this shows nothing");
+        assert!(
+            reader.ended_within(Duration::from_secs(1)).is_some(),
+            "a reader outlives the daemon"
+        );
+        assert!(
+            user.sees_mount(&mountpoint),
+            "a crash leaves the mount, or this shows nothing"
+        );
         let daemon = user.start(&options);
         let listing = user.run("ls", &[mountpoint.as_os_str()]).ok().text();
         assert_eq!(listing, "dead.bin\n");
@@ -211,7 +258,10 @@ fn allow_other_is_refused_where_it_is_forbidden() {
         let status = daemon.ended_within(Duration::from_secs(10)).expect("it is refused");
         assert_eq!(status.code(), Some(1));
         let log = daemon.log();
-        assert!(log.contains("user_allow_other") && log.contains("/etc/fuse.conf"), "{log}");
+        assert!(
+            log.contains("user_allow_other") && log.contains("/etc/fuse.conf"),
+            "{log}"
+        );
     });
 }
 
@@ -227,7 +277,10 @@ fn a_mount_point_of_another_is_refused() {
         let status = daemon.ended_within(Duration::from_secs(10)).expect("it is refused");
         assert_eq!(status.code(), Some(1));
         let log = daemon.log();
-        assert!(log.contains(&theirs.display().to_string()) && log.to_lowercase().contains("permi"), "{log}");
+        assert!(
+            log.contains(&theirs.display().to_string()) && log.to_lowercase().contains("permi"),
+            "{log}"
+        );
     });
 }
 
@@ -242,10 +295,21 @@ fn a_device_for_root_alone_is_named() {
             return;
         };
         let mut close = Command::new("nsenter");
-        close.args(["--mount", "--target", &namespace.pid().to_string(), "chmod", "600", "/dev/fuse"]);
+        close.args([
+            "--mount",
+            "--target",
+            &namespace.pid().to_string(),
+            "chmod",
+            "600",
+            "/dev/fuse",
+        ]);
         run(&mut close, Duration::from_secs(5)).ok();
         let doctor = user.run(&user.program.to_string_lossy(), &["doctor".as_ref()]);
-        assert!(doctor.text().contains("/dev/fuse"), "doctor does not name it\n{}", doctor.text());
+        assert!(
+            doctor.text().contains("/dev/fuse"),
+            "doctor does not name it\n{}",
+            doctor.text()
+        );
         let mut daemon = user.spawn(&user.options(&work));
         let status = daemon.ended_within(Duration::from_secs(10)).expect("it cannot mount");
         assert_eq!(status.code(), Some(1));

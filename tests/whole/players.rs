@@ -42,7 +42,10 @@ fn webm_plays() {
 fn plays(kind: Film) {
     limited(Duration::from_secs(170), || {
         let torrent = film(kind);
-        let seeding = Seeding { upload_limit: SEEDER_BYTES_PER_SECOND, ..Seeding::default() };
+        let seeding = Seeding {
+            upload_limit: SEEDER_BYTES_PER_SECOND,
+            ..Seeding::default()
+        };
         let size = torrent.source().metadata().expect("the film").len();
 
         let work = Work::new();
@@ -50,7 +53,11 @@ fn plays(kind: Film) {
         let daemon = DaemonOptions::new(&work).torrent(&torrent).peer(seeder.address).start();
         let path = daemon.path(&torrent.name);
 
-        let first = run(ffmpeg(&path, "0").args(["-frames:v", "1", "-f", "null", "-"]), PLAY_LIMIT).ok();
+        let first = run(
+            ffmpeg(&path, "0").args(["-frames:v", "1", "-f", "null", "-"]),
+            PLAY_LIMIT,
+        )
+        .ok();
         let cost = seeder.uploaded();
         report(&format!(
             "{}, {} MB: first frame after {:.1} s and {:.1} MB",
@@ -59,29 +66,52 @@ fn plays(kind: Film) {
             first.took.as_secs_f64(),
             cost as f64 / 1e6
         ));
-        assert!(cost < size / 2, "the first frame cost {cost} bytes of {size}: that is a download, not a demand");
+        assert!(
+            cost < size / 2,
+            "the first frame cost {cost} bytes of {size}: that is a download, not a demand"
+        );
 
         let seconds = probe(&path);
-        assert!((f64::from(kind.seconds()) - seconds).abs() < 15.0, "ffprobe says {seconds} s");
+        assert!(
+            (f64::from(kind.seconds()) - seconds).abs() < 15.0,
+            "ffprobe says {seconds} s"
+        );
         copies_after_seek(&path, 70);
         copies_after_seek(&path, 30);
         mpv_plays_after_seek(&path, 50);
-        report(&format!("{}: {:.1} MB for all players", torrent.name, seeder.uploaded() as f64 / 1e6));
+        report(&format!(
+            "{}: {:.1} MB for all players",
+            torrent.name,
+            seeder.uploaded() as f64 / 1e6
+        ));
         daemon.stop();
     });
 }
 
 fn ffmpeg(path: &Path, start: &str) -> Command {
     let mut command = Command::new("ffmpeg");
-    command.args(["-nostdin", "-v", "error", "-xerror", "-ss", start, "-i"]).arg(path);
+    command
+        .args(["-nostdin", "-v", "error", "-xerror", "-ss", start, "-i"])
+        .arg(path);
     command
 }
 
 fn probe(path: &Path) -> f64 {
     let mut command = Command::new("ffprobe");
-    command.args(["-v", "error", "-show_entries", "format=duration", "-of", "default=nw=1:nk=1"]).arg(path);
+    command
+        .args([
+            "-v",
+            "error",
+            "-show_entries",
+            "format=duration",
+            "-of",
+            "default=nw=1:nk=1",
+        ])
+        .arg(path);
     let text = run(&mut command, PLAY_LIMIT).ok().text();
-    text.trim().parse().unwrap_or_else(|error| panic!("ffprobe says {text:?}: {error}"))
+    text.trim()
+        .parse()
+        .unwrap_or_else(|error| panic!("ffprobe says {text:?}: {error}"))
 }
 
 /// Copies three seconds of packets out of the film, and counts them: 25 frames a second and the sound.
@@ -91,19 +121,38 @@ fn copies_after_seek(path: &Path, start: u32) {
     let outcome = run(&mut command, PLAY_LIMIT).ok();
     assert_eq!(outcome.stderr, "", "ffmpeg complains of what it reads");
     let packets = outcome.text().lines().filter(|line| !line.starts_with('#')).count();
-    assert!((50..=200).contains(&packets), "{packets} packets in 3 s from {start} s on");
+    assert!(
+        (50..=200).contains(&packets),
+        "{packets} packets in 3 s from {start} s on"
+    );
     report(&format!("ffmpeg -ss {start} -t 3: {:.1} s", outcome.took.as_secs_f64()));
 }
 
 fn mpv_plays_after_seek(path: &Path, start: u32) {
     let mut command = Command::new("mpv");
-    command.args(["--no-config", "--vo=null", "--ao=null", "--load-scripts=no", "--untimed", "--quiet"]);
+    command.args([
+        "--no-config",
+        "--vo=null",
+        "--ao=null",
+        "--load-scripts=no",
+        "--untimed",
+        "--quiet",
+    ]);
     command.args(["--cache=no", "--length=2", "--term-playing-msg=began at ${=time-pos};"]);
     let outcome = run(command.arg(format!("--start={start}")).arg(path), PLAY_LIMIT).ok();
     let text = outcome.text();
-    let began = text.split("began at ").nth(1).and_then(|rest| rest.split(';').next()?.parse::<f64>().ok());
+    let began = text
+        .split("began at ")
+        .nth(1)
+        .and_then(|rest| rest.split(';').next()?.parse::<f64>().ok());
     let began = began.unwrap_or_else(|| panic!("mpv did not begin to play\n{text}"));
-    assert!((began - f64::from(start)).abs() < 5.0, "mpv began at {began} s, not at {start}");
-    assert!(text.contains("(End of file)"), "mpv did not play to the end of the two seconds\n{text}");
+    assert!(
+        (began - f64::from(start)).abs() < 5.0,
+        "mpv began at {began} s, not at {start}"
+    );
+    assert!(
+        text.contains("(End of file)"),
+        "mpv did not play to the end of the two seconds\n{text}"
+    );
     report(&format!("mpv --start={start}: {:.1} s", outcome.took.as_secs_f64()));
 }

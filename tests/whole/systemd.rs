@@ -15,7 +15,10 @@ fn told(socket: &UnixDatagram, line: &str) {
     eventually(line, Duration::from_secs(10), || {
         let mut buffer = [0; 4096];
         let length = socket.recv(&mut buffer).ok()?;
-        String::from_utf8_lossy(&buffer[..length]).lines().any(|other| other == line).then_some(())
+        String::from_utf8_lossy(&buffer[..length])
+            .lines()
+            .any(|other| other == line)
+            .then_some(())
     });
 }
 
@@ -47,28 +50,63 @@ fn units() -> Vec<(&'static str, PathBuf)> {
             found.push((kind, entry.path()));
         }
     }
-    assert!(["system", "user"].iter().all(|kind| found.iter().any(|(other, _)| other == kind)), "{found:?}");
+    assert!(
+        ["system", "user"]
+            .iter()
+            .all(|kind| found.iter().any(|(other, _)| other == kind)),
+        "{found:?}"
+    );
     found
 }
 
 /// The value of every line `key=` of a unit.
 fn values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
-    unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect()
+    unit.lines()
+        .filter_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+        .collect()
 }
 
 /// Options that imply NoNewPrivileges for a user's manager, under which the setuid fusermount3 cannot mount.
 const IMPLY_NO_NEW_PRIVILEGES: &[&str] = &[
-    "NoNewPrivileges", "SystemCallFilter", "SystemCallArchitectures", "RestrictAddressFamilies", "RestrictNamespaces",
-    "PrivateDevices", "ProtectKernelTunables", "ProtectKernelModules", "ProtectKernelLogs", "ProtectClock",
-    "MemoryDenyWriteExecute", "RestrictRealtime", "RestrictSUIDSGID", "DynamicUser", "LockPersonality",
-    "ProtectHostname", "SystemCallLog", "PrivateUsers",
+    "NoNewPrivileges",
+    "SystemCallFilter",
+    "SystemCallArchitectures",
+    "RestrictAddressFamilies",
+    "RestrictNamespaces",
+    "PrivateDevices",
+    "ProtectKernelTunables",
+    "ProtectKernelModules",
+    "ProtectKernelLogs",
+    "ProtectClock",
+    "MemoryDenyWriteExecute",
+    "RestrictRealtime",
+    "RestrictSUIDSGID",
+    "DynamicUser",
+    "LockPersonality",
+    "ProtectHostname",
+    "SystemCallLog",
+    "PrivateUsers",
 ];
 
 /// Options that give the service mounts of its own, which nobody else would see.
 const HIDE_THE_MOUNT: &[&str] = &[
-    "PrivateMounts", "PrivateTmp", "ProtectSystem", "ProtectHome", "ReadWritePaths", "ReadOnlyPaths", "BindPaths",
-    "InaccessiblePaths", "TemporaryFileSystem", "RootDirectory", "PrivateDevices", "ProtectKernelTunables",
-    "ProtectKernelModules", "ProtectKernelLogs", "ProtectControlGroups", "ProtectProc", "ProcSubset",
+    "PrivateMounts",
+    "PrivateTmp",
+    "ProtectSystem",
+    "ProtectHome",
+    "ReadWritePaths",
+    "ReadOnlyPaths",
+    "BindPaths",
+    "InaccessiblePaths",
+    "TemporaryFileSystem",
+    "RootDirectory",
+    "PrivateDevices",
+    "ProtectKernelTunables",
+    "ProtectKernelModules",
+    "ProtectKernelLogs",
+    "ProtectControlGroups",
+    "ProtectProc",
+    "ProcSubset",
 ];
 
 /// "Hardening that neither hides the mount nor breaks it: the user unit sets no NoNewPrivileges and nothing that
@@ -79,16 +117,25 @@ fn the_units_neither_hide_the_mount_nor_break_it() {
         let unit = fs::read_to_string(&path).expect("a unit");
         let name = path.display();
         assert_eq!(values(&unit, "Type"), ["notify"], "{name}");
-        assert!(!values(&unit, "Restart").is_empty(), "{name} is not started again after a crash");
+        assert!(
+            !values(&unit, "Restart").is_empty(),
+            "{name} is not started again after a crash"
+        );
         assert!(unit.contains("magnetfs mount"), "{name}");
         for option in HIDE_THE_MOUNT {
             let set = values(&unit, option);
-            assert!(set.iter().all(|value| ["no", "false", "off", ""].contains(value)), "{name} sets {option}");
+            assert!(
+                set.iter().all(|value| ["no", "false", "off", ""].contains(value)),
+                "{name} sets {option}"
+            );
         }
         if kind == "user" {
             for option in IMPLY_NO_NEW_PRIVILEGES {
                 let set = values(&unit, option);
-                assert!(set.iter().all(|value| ["no", "false", ""].contains(value)), "{name} sets {option}");
+                assert!(
+                    set.iter().all(|value| ["no", "false", ""].contains(value)),
+                    "{name} sets {option}"
+                );
             }
         }
     }
@@ -100,7 +147,9 @@ fn systemd_analyze_accepts_the_units() {
         let work = Work::new();
         for (kind, path) in units() {
             // It looks whether the program is there: this one is, where that of the unit may not be.
-            let unit = fs::read_to_string(&path).expect("a unit").replace("/usr/local/bin/magnetfs", PROGRAM);
+            let unit = fs::read_to_string(&path)
+                .expect("a unit")
+                .replace("/usr/local/bin/magnetfs", PROGRAM);
             let copy = work.directory(kind).join(path.file_name().expect("a name"));
             fs::write(&copy, unit).expect("a copy of the unit");
             let mut command = Command::new("systemd-analyze");
@@ -116,7 +165,11 @@ fn systemd_analyze_accepts_the_units() {
             command.args(["security", "--offline=true", "--no-pager"]).arg(&copy);
             let outcome = run(&mut command, Duration::from_secs(20)).ok();
             let text = outcome.text();
-            let verdict = text.lines().rfind(|line| line.contains("exposure level")).unwrap_or_default().trim();
+            let verdict = text
+                .lines()
+                .rfind(|line| line.contains("exposure level"))
+                .unwrap_or_default()
+                .trim();
             report(&format!("{kind}/{name}: {verdict}"));
         }
     });

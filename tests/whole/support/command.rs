@@ -32,7 +32,14 @@ impl Outcome {
     /// When it did not exit with 0.
     #[track_caller]
     pub(crate) fn ok(self) -> Self {
-        assert!(self.status.success(), "{} ended with {}\n{}{}", self.line, self.status, self.text(), self.stderr);
+        assert!(
+            self.status.success(),
+            "{} ended with {}\n{}{}",
+            self.line,
+            self.status,
+            self.text(),
+            self.stderr
+        );
         self
     }
 
@@ -41,7 +48,13 @@ impl Outcome {
     #[track_caller]
     pub(crate) fn fails_with(self, code: i32) -> Self {
         let line = &self.line;
-        assert_eq!(self.status.code(), Some(code), "{line} ended so\n{}{}", self.text(), self.stderr);
+        assert_eq!(
+            self.status.code(),
+            Some(code),
+            "{line} ended so\n{}{}",
+            self.text(),
+            self.stderr
+        );
         self
     }
 }
@@ -81,12 +94,25 @@ impl Background {
     #[track_caller]
     pub(crate) fn spawn(command: &mut Command) -> Self {
         let line = format!("{command:?}");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{line} cannot be started: {error}"));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{line} cannot be started: {error}"));
         let stdout = collect(child.stdout.take());
         let stderr = collect(child.stderr.take());
         let registration = Registration::of(Held::Process(child.id()));
-        Self { child, line, started: Instant::now(), stdout, stderr, _registration: registration }
+        Self {
+            child,
+            line,
+            started: Instant::now(),
+            stdout,
+            stderr,
+            _registration: registration,
+        }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -125,7 +151,13 @@ impl Background {
         let stdout = self.stdout.recv_timeout(Duration::from_secs(2)).unwrap_or_default();
         let stderr = self.stderr.recv_timeout(Duration::from_secs(2)).unwrap_or_default();
         let stderr = String::from_utf8_lossy(&stderr).into_owned();
-        Some(Outcome { status, stdout, stderr, took, line: self.line.clone() })
+        Some(Outcome {
+            status,
+            stdout,
+            stderr,
+            took,
+            line: self.line.clone(),
+        })
     }
 }
 

@@ -40,7 +40,8 @@ pub(crate) struct DaemonOptions {
 impl DaemonOptions {
     /// A daemon in the test's own directories.
     pub(crate) fn new(work: &Work) -> Self {
-        let off = ["--dht", "--lsd", "--upnp", "--trackers", "--listen"].map(|name| (name.to_owned(), "off".to_owned()));
+        let off =
+            ["--dht", "--lsd", "--upnp", "--trackers", "--listen"].map(|name| (name.to_owned(), "off".to_owned()));
         Self {
             data_dir: work.path().join("data"),
             mountpoint: work.directory("mount"),
@@ -57,12 +58,6 @@ impl DaemonOptions {
     pub(crate) fn option(mut self, name: &str, value: &str) -> Self {
         self.switches.retain(|(other, _)| other != name);
         self.switches.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// Leaves an option out that is given otherwise.
-    pub(crate) fn without(mut self, name: &str) -> Self {
-        self.switches.retain(|(other, _)| other != name);
         self
     }
 
@@ -120,7 +115,11 @@ impl DaemonOptions {
         let mut arguments: Vec<OsString> = vec![self.mountpoint.clone().into()];
         arguments.extend(["--data-dir".into(), self.data_dir.clone().into()]);
         arguments.extend(["--socket".into(), self.socket.clone().into()]);
-        arguments.extend(self.switches.iter().flat_map(|(name, value)| [name.into(), value.into()]));
+        arguments.extend(
+            self.switches
+                .iter()
+                .flat_map(|(name, value)| [name.into(), value.into()]),
+        );
         arguments.extend(self.arguments.iter().cloned());
         arguments
     }
@@ -131,8 +130,12 @@ impl DaemonOptions {
                 command.env_remove(name);
             }
         }
-        command.env("HOME", &self.home).env("XDG_CONFIG_HOME", self.home.join("config"));
-        command.env("XDG_DATA_HOME", self.home.join("data")).env("XDG_RUNTIME_DIR", self.home.join("runtime"));
+        command
+            .env("HOME", &self.home)
+            .env("XDG_CONFIG_HOME", self.home.join("config"));
+        command
+            .env("XDG_DATA_HOME", self.home.join("data"))
+            .env("XDG_RUNTIME_DIR", self.home.join("runtime"));
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
     }
 
@@ -153,7 +156,11 @@ impl DaemonOptions {
     /// Starts it by another command, which becomes it.
     #[track_caller]
     pub(crate) fn spawn_as(&self, mut command: Command) -> Daemon {
-        let log = File::options().create(true).append(true).open(&self.log).expect("a log file");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .expect("a log file");
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -171,14 +178,25 @@ impl DaemonOptions {
             });
         }
         let started = Instant::now();
-        Daemon { child, lines, started, options: self.clone(), _registrations: [process, mount] }
+        Daemon {
+            child,
+            lines,
+            started,
+            options: self.clone(),
+            _registrations: [process, mount],
+        }
     }
 
     /// Runs another command of the program against the daemon of these options, in the test's directory.
     pub(crate) fn control(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
         self.environment(&mut command);
-        command.args(arguments).arg("--socket").arg(&self.socket).arg("--data-dir").arg(&self.data_dir);
+        command
+            .args(arguments)
+            .arg("--socket")
+            .arg(&self.socket)
+            .arg("--data-dir")
+            .arg(&self.data_dir);
         command
     }
 }
@@ -260,14 +278,24 @@ impl Daemon {
     #[track_caller]
     pub(crate) fn listed(&self, name: &str) -> Option<Value> {
         let list = self.json(&["list"]);
-        list.as_array().expect("list is an array").iter().find(|entry| entry["name"] == name).cloned()
+        list.as_array()
+            .expect("list is an array")
+            .iter()
+            .find(|entry| entry["name"] == name)
+            .cloned()
     }
 
     /// A field of VmRSS, VmHWM… in KiB.
     pub(crate) fn memory_kib(&self, field: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
-        let line = status.lines().find(|line| line.starts_with(field)).expect("a field of its status");
-        line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number of KiB")
+        let line = status
+            .lines()
+            .find(|line| line.starts_with(field))
+            .expect("a field of its status");
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|number| number.parse().ok())
+            .expect("a number of KiB")
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -280,7 +308,11 @@ impl Daemon {
         let began = Instant::now();
         self.signal(Signal::TERM);
         let status = self.ended_within(STOP_LIMIT);
-        assert_eq!(status.and_then(|status| status.code()), Some(0), "SIGTERM ended it with {status:?}");
+        assert_eq!(
+            status.and_then(|status| status.code()),
+            Some(0),
+            "SIGTERM ended it with {status:?}"
+        );
         assert!(!is_mounted(self.mountpoint()), "the mount is still there");
         began.elapsed()
     }
@@ -302,7 +334,9 @@ impl Daemon {
     /// Ends it as a crash would; the dead mount stays.
     pub(crate) fn crash(mut self) {
         self.signal(Signal::KILL);
-        eventually("SIGKILL ends the daemon", Duration::from_secs(5), || self.child.try_wait().ok().flatten());
+        eventually("SIGKILL ends the daemon", Duration::from_secs(5), || {
+            self.child.try_wait().ok().flatten()
+        });
         // Dropping it as usual would take away the dead mount that the next start has to meet.
         self.options.mountpoint = PathBuf::new();
     }
@@ -317,7 +351,10 @@ impl Drop for Daemon {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
             eprintln!("the end of the daemon's log:");
-            lines.iter().skip(lines.len().saturating_sub(60)).for_each(|line| eprintln!("  {line}"));
+            lines
+                .iter()
+                .skip(lines.len().saturating_sub(60))
+                .for_each(|line| eprintln!("  {line}"));
         }
     }
 }
@@ -326,7 +363,9 @@ impl Drop for Daemon {
 pub(crate) fn is_mounted(path: &Path) -> bool {
     let table = fs::read("/proc/self/mountinfo").expect("the kernel's table of mounts");
     table.split(|byte| *byte == b'\n').any(|line| {
-        line.split(|byte| *byte == b' ').nth(4).is_some_and(|field| Path::new(&unescaped(field)) == path)
+        line.split(|byte| *byte == b' ')
+            .nth(4)
+            .is_some_and(|field| Path::new(&unescaped(field)) == path)
     })
 }
 

@@ -50,7 +50,10 @@ pub(crate) fn limited(limit: Duration, body: impl FnOnce()) {
     let (running, ended) = mpsc::channel::<()>();
     thread::spawn(move || {
         if ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
-            report(&format!("{name} is not through after {} s: this is a bug; ending all tests", limit.as_secs()));
+            report(&format!(
+                "{name} is not through after {} s: this is a bug; ending all tests",
+                limit.as_secs()
+            ));
             clear_away();
             std::process::abort();
         }
@@ -101,7 +104,11 @@ pub(crate) fn eventually<T>(what: &str, limit: Duration, mut happened: impl FnMu
         if let Some(value) = happened() {
             return value;
         }
-        assert!(Instant::now() < deadline, "waited {:.1} s for this: {what}", limit.as_secs_f64());
+        assert!(
+            Instant::now() < deadline,
+            "waited {:.1} s for this: {what}",
+            limit.as_secs_f64()
+        );
         thread::sleep(Duration::from_millis(10));
     }
 }

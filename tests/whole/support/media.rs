@@ -22,9 +22,6 @@ pub(crate) enum Film {
 }
 
 impl Film {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Mp4IndexFirst, Self::Mp4IndexLast, Self::Matroska, Self::Avi, Self::WebM];
-
     /// The name of the file.
     pub(crate) fn file_name(self) -> &'static str {
         match self {
@@ -47,13 +44,33 @@ impl Film {
     /// Ten seconds of the film, encoded; the film is this many times over.
     fn scene(self) -> (&'static str, &'static [&'static str]) {
         match self {
-            Self::Mp4IndexFirst | Self::Mp4IndexLast | Self::Matroska => {
-                ("scene.mkv", &["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac"])
-            }
+            Self::Mp4IndexFirst | Self::Mp4IndexLast | Self::Matroska => (
+                "scene.mkv",
+                &[
+                    "-c:v",
+                    "libx264",
+                    "-preset",
+                    "ultrafast",
+                    "-pix_fmt",
+                    "yuv420p",
+                    "-c:a",
+                    "aac",
+                ],
+            ),
             Self::Avi => ("scene.avi", &["-c:v", "mpeg4", "-c:a", "mp3"]),
-            Self::WebM => {
-                ("scene.webm", &["-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8", "-c:a", "libopus"])
-            }
+            Self::WebM => (
+                "scene.webm",
+                &[
+                    "-c:v",
+                    "libvpx",
+                    "-deadline",
+                    "realtime",
+                    "-cpu-used",
+                    "8",
+                    "-c:a",
+                    "libopus",
+                ],
+            ),
         }
     }
 }
@@ -71,12 +88,18 @@ pub(crate) fn film(film: Film) -> Torrent {
         let sound = format!("sine=440:d={seconds}");
         ffmpeg(|command| {
             command.args(["-f", "lavfi", "-i", &picture, "-f", "lavfi", "-i", &sound]);
-            command.args(encoding).args(["-b:v", "20M", "-g", "50", "-shortest"]).arg(scene);
+            command
+                .args(encoding)
+                .args(["-b:v", "20M", "-g", "50", "-shortest"])
+                .arg(scene);
         });
     });
     made_once(&path, |path| {
         ffmpeg(|command| {
-            command.args(["-stream_loop", "11", "-i"]).arg(directory.join(scene)).args(["-c", "copy"]);
+            command
+                .args(["-stream_loop", "11", "-i"])
+                .arg(directory.join(scene))
+                .args(["-c", "copy"]);
             if film == Film::Mp4IndexFirst {
                 command.args(["-movflags", "+faststart"]);
             }
@@ -87,7 +110,12 @@ pub(crate) fn film(film: Film) -> Torrent {
     made_once(&torrent, |torrent| {
         fs::write(torrent, metainfo_of(&path, 1 << 20).0).expect("the torrent of a film");
     });
-    Torrent { path: torrent, directory, name: film.file_name().to_owned(), info_hash: String::new() }
+    Torrent {
+        path: torrent,
+        directory,
+        name: film.file_name().to_owned(),
+        info_hash: String::new(),
+    }
 }
 
 /// Where films are kept: beside what `cargo` builds, so that `cargo clean` takes them too.

@@ -58,7 +58,10 @@ impl Libtorrent {
     /// Seeds, and waits until peers can come.
     pub(crate) fn seed_with(torrents: &[&Torrent], seeding: &Seeding) -> Self {
         let mut command = Command::new("/usr/bin/python3");
-        command.arg(script("seeder.py")).arg("--limit").arg(seeding.upload_limit.to_string());
+        command
+            .arg(script("seeder.py"))
+            .arg("--limit")
+            .arg(seeding.upload_limit.to_string());
         if let Some(address) = seeding.address {
             command.arg("--port").arg(address.port().to_string());
         }
@@ -83,7 +86,10 @@ impl Libtorrent {
             }
         });
         let ready = answers.recv_timeout(READY_LIMIT).expect("the seeder is ready");
-        let port = ready["port"].as_u64().and_then(|port| u16::try_from(port).ok()).expect("its port");
+        let port = ready["port"]
+            .as_u64()
+            .and_then(|port| u16::try_from(port).ok())
+            .expect("its port");
         Self {
             child,
             input: Mutex::new(input),
@@ -144,7 +150,11 @@ impl Transmission {
             .spawn()
             .expect("transmission-daemon; `make test` installs it");
         let registration = Registration::of(Held::Process(child.id()));
-        let transmission = Self { child, address, _registration: registration };
+        let transmission = Self {
+            child,
+            address,
+            _registration: registration,
+        };
         let mut session = eventually("transmission answers", READY_LIMIT, || Remote::connect(control));
         for torrent in torrents {
             let answer = session.call(&json!({
@@ -183,7 +193,11 @@ impl Remote {
     fn connect(address: SocketAddr) -> Option<Self> {
         let answer = Self::post(address, "", "{}")?;
         let header = "X-Transmission-Session-Id: ";
-        let token = answer.lines().find_map(|line| line.strip_prefix(header))?.trim().to_owned();
+        let token = answer
+            .lines()
+            .find_map(|line| line.strip_prefix(header))?
+            .trim()
+            .to_owned();
         Some(Self { address, token })
     }
 
@@ -257,7 +271,10 @@ impl Librqbit {
                     ..AddTorrentOptions::default()
                 };
                 let source = AddTorrent::from_bytes(std::fs::read(&torrent.path).expect("a .torrent file"));
-                let added = session.add_torrent(source, Some(options)).await.expect("librqbit takes the torrent");
+                let added = session
+                    .add_torrent(source, Some(options))
+                    .await
+                    .expect("librqbit takes the torrent");
                 let handle = added.into_handle().expect("a torrent in the session");
                 tokio::time::timeout(READY_LIMIT, handle.wait_until_completed())
                     .await
@@ -266,13 +283,21 @@ impl Librqbit {
             }
             session
         });
-        Self { address, runtime: Some(runtime), _session: session }
+        Self {
+            address,
+            runtime: Some(runtime),
+            _session: session,
+        }
     }
 
     /// librqbit's output folder is the folder of a multi-file torrent itself.
     fn folder_of(torrent: &Torrent) -> PathBuf {
         let source = torrent.source();
-        if source.is_dir() { source } else { torrent.directory.clone() }
+        if source.is_dir() {
+            source
+        } else {
+            torrent.directory.clone()
+        }
     }
 }
 

@@ -29,7 +29,12 @@ impl Bencode {
     }
 
     pub(crate) fn dictionary<const N: usize>(entries: [(&str, Bencode); N]) -> Self {
-        Self::Dictionary(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+        Self::Dictionary(
+            entries
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
+        )
     }
 
     /// Puts `key` into a dictionary, over what is there.
@@ -112,7 +117,10 @@ pub(crate) fn write_noise(path: &Path, length: usize) {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).expect("a directory for a source file");
     }
-    let seed = path.to_string_lossy().bytes().fold(7u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    let seed = path
+        .to_string_lossy()
+        .bytes()
+        .fold(7u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     fs::write(path, noise(seed, length)).expect("a source file");
 }
 
@@ -144,7 +152,12 @@ pub(crate) fn make(work: &Work, source: &Path, piece_length: u64) -> Torrent {
     let path = work.path().join(format!("{name}.torrent"));
     let (bytes, info_hash) = metainfo_of(source, piece_length);
     fs::write(&path, bytes).expect("a .torrent file");
-    Torrent { path, directory: parent_of(source), name, info_hash }
+    Torrent {
+        path,
+        directory: parent_of(source),
+        name,
+        info_hash,
+    }
 }
 
 /// The .torrent of a file or a folder, and its info hash.
@@ -159,7 +172,10 @@ pub(crate) fn metainfo_of(source: &Path, piece_length: u64) -> (Vec<u8>, String)
         for file in files_below(source) {
             let length = pieces.hash_file(&source.join(&file));
             let path = file.iter().map(|part| Bencode::text(&part.to_string_lossy())).collect();
-            files.push(Bencode::dictionary([("length", Bencode::Integer(length)), ("path", Bencode::List(path))]));
+            files.push(Bencode::dictionary([
+                ("length", Bencode::Integer(length)),
+                ("path", Bencode::List(path)),
+            ]));
         }
         info = info.with("files", Bencode::List(files));
     } else {
@@ -179,7 +195,9 @@ pub(crate) fn with_info(info: Bencode) -> (Vec<u8>, String) {
 pub(crate) fn info_of_nothing(name: &str, files: &[(String, u64)], piece_length: u64) -> Bencode {
     let total: u64 = files.iter().map(|(_, length)| length).sum();
     let piece_count = usize::try_from(total.div_ceil(piece_length)).expect("a count of pieces");
-    let seed = name.bytes().fold(11u64, |sum, byte| sum.wrapping_mul(131).wrapping_add(byte.into()));
+    let seed = name
+        .bytes()
+        .fold(11u64, |sum, byte| sum.wrapping_mul(131).wrapping_add(byte.into()));
     let files = files
         .iter()
         .map(|(path, length)| {
@@ -206,7 +224,12 @@ pub(crate) fn without_source(work: &Work, name: &str, length: u64, piece_length:
     ]));
     let path = work.path().join(format!("{name}.torrent"));
     fs::write(&path, bytes).expect("a .torrent file");
-    Torrent { path, directory: work.path().to_owned(), name: name.to_owned(), info_hash }
+    Torrent {
+        path,
+        directory: work.path().to_owned(),
+        name: name.to_owned(),
+        info_hash,
+    }
 }
 
 /// How libtorrent is to make a torrent.
@@ -227,9 +250,19 @@ pub(crate) fn make_with_libtorrent(work: &Work, source: &Path, kind: Kind, piece
         Kind::Padded => "padded",
     };
     let mut command = Command::new("/usr/bin/python3");
-    command.arg(script("make_torrent.py")).arg(kind).arg(source).arg(&path).arg(piece_length.to_string());
+    command
+        .arg(script("make_torrent.py"))
+        .arg(kind)
+        .arg(source)
+        .arg(&path)
+        .arg(piece_length.to_string());
     run(&mut command, Duration::from_secs(30)).ok();
-    Torrent { path, directory: parent_of(source), name, info_hash: String::new() }
+    Torrent {
+        path,
+        directory: parent_of(source),
+        name,
+        info_hash: String::new(),
+    }
 }
 
 /// Makes a torrent with transmission-create.
@@ -237,9 +270,19 @@ pub(crate) fn make_with_transmission(work: &Work, source: &Path, piece_length: u
     let name = name_of(source);
     let path = work.path().join(format!("{name}.torrent"));
     let mut command = Command::new("transmission-create");
-    command.arg("-s").arg((piece_length / 1024).to_string()).arg("-o").arg(&path).arg(source);
+    command
+        .arg("-s")
+        .arg((piece_length / 1024).to_string())
+        .arg("-o")
+        .arg(&path)
+        .arg(source);
     run(&mut command, Duration::from_secs(30)).ok();
-    Torrent { path, directory: parent_of(source), name, info_hash: String::new() }
+    Torrent {
+        path,
+        directory: parent_of(source),
+        name,
+        info_hash: String::new(),
+    }
 }
 
 /// A script that lies beside the tests.
@@ -267,7 +310,11 @@ pub(crate) fn files_below(directory: &Path) -> Vec<PathBuf> {
 }
 
 fn name_of(source: &Path) -> String {
-    source.file_name().expect("a source has a name").to_string_lossy().into_owned()
+    source
+        .file_name()
+        .expect("a source has a name")
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn parent_of(source: &Path) -> PathBuf {
@@ -283,7 +330,11 @@ struct Pieces {
 
 impl Pieces {
     fn new(piece_length: u64) -> Self {
-        Self { piece_length, piece: Vec::new(), hashes: Vec::new() }
+        Self {
+            piece_length,
+            piece: Vec::new(),
+            hashes: Vec::new(),
+        }
     }
 
     fn hash_file(&mut self, path: &Path) -> u64 {
@@ -291,7 +342,11 @@ impl Pieces {
         let mut length = 0;
         loop {
             let room = self.piece_length - self.piece.len() as u64;
-            let read = file.by_ref().take(room).read_to_end(&mut self.piece).expect("a readable source file");
+            let read = file
+                .by_ref()
+                .take(room)
+                .read_to_end(&mut self.piece)
+                .expect("a readable source file");
             length += read as u64;
             if self.piece.len() as u64 == self.piece_length {
                 self.close();
@@ -302,7 +357,9 @@ impl Pieces {
     }
 
     fn close(&mut self) {
-        self.hashes.write_all(&Sha1::digest(&self.piece)).expect("a hash in memory");
+        self.hashes
+            .write_all(&Sha1::digest(&self.piece))
+            .expect("a hash in memory");
         self.piece.clear();
     }
 

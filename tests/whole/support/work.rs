@@ -26,7 +26,10 @@ impl Work {
         let named = tempfile::Builder::new().prefix("magnetfs-test-").tempdir_in(directory);
         Self {
             directory: named.expect("a directory for the test"),
-            runtime: tempfile::Builder::new().prefix("magnetfs-test-").tempdir().expect("a directory for sockets"),
+            runtime: tempfile::Builder::new()
+                .prefix("magnetfs-test-")
+                .tempdir()
+                .expect("a directory for sockets"),
         }
     }
 
