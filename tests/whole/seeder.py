@@ -36,14 +36,14 @@ def corrupt_copy(info, directory, copy):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--listen", default="127.0.0.1:0")
     parser.add_argument("--limit", type=int, default=0, help="payload bytes a second, 0 for none")
     parser.add_argument("--corrupt", metavar="DIRECTORY", help="where to put a damaged copy, which is then seeded")
     parser.add_argument("pairs", nargs="+")
     options = parser.parse_args()
 
     session = libtorrent.session({
-        "listen_interfaces": f"127.0.0.1:{options.port}",
+        "listen_interfaces": options.listen,
         "enable_dht": False, "enable_lsd": False, "enable_upnp": False, "enable_natpmp": False,
         "enable_outgoing_utp": False, "enable_incoming_utp": False,
         "disable_hash_checks": True, "alert_mask": 0, "allow_multiple_connections_per_ip": True,
@@ -51,10 +51,10 @@ def main():
         "unchoke_slots_limit": 64, "inactivity_timeout": 600, "active_seeds": -1, "active_limit": -1,
         "connections_limit": 200,
     })
-    # Peers on loopback are in a class of their own that no limit holds for, until it is given the session's.
-    no_classes = libtorrent.ip_filter()
-    no_classes.add_rule("0.0.0.0", "255.255.255.255", 0)
-    session.set_peer_class_filter(no_classes)
+    # Peers on loopback are in a class of their own that no limit holds for: all are put into the session's class, 0.
+    classes = libtorrent.ip_filter()
+    classes.add_rule("0.0.0.0", "255.255.255.255", 1 << 0)
+    session.set_peer_class_filter(classes)
     handles = []
     for torrent, directory in zip(options.pairs[::2], options.pairs[1::2]):
         parameters = libtorrent.add_torrent_params()
@@ -71,8 +71,9 @@ def main():
         if time.monotonic() > deadline:
             sys.exit("the torrents do not seed: " + ", ".join(str(handle.status().state) for handle in handles))
         time.sleep(0.01)
-    if options.port not in (0, session.listen_port()):
-        sys.exit(f"port {options.port} is not free")
+    wanted = int(options.listen.rsplit(":", 1)[1])
+    if wanted not in (0, session.listen_port()):
+        sys.exit(f"{options.listen} is not free")
     print(json.dumps({"port": session.listen_port()}), flush=True)
     for _ in sys.stdin:
         uploaded = sum(handle.status().total_payload_upload for handle in handles)

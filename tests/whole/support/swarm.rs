@@ -29,7 +29,7 @@ pub(crate) fn free_address() -> SocketAddr {
 /// How libtorrent is to seed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seeding {
-    /// Where to listen; any free port when `None`.
+    /// Where to listen, on any free port when the port is 0; on 127.0.0.1 when `None`.
     pub(crate) address: Option<SocketAddr>,
     /// Payload bytes a second; 0 for no limit.
     pub(crate) upload_limit: u64,
@@ -62,9 +62,8 @@ impl Libtorrent {
             .arg(script("seeder.py"))
             .arg("--limit")
             .arg(seeding.upload_limit.to_string());
-        if let Some(address) = seeding.address {
-            command.arg("--port").arg(address.port().to_string());
-        }
+        let wanted = seeding.address.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        command.arg("--listen").arg(wanted.to_string());
         if let Some(directory) = &seeding.corrupt {
             command.arg("--corrupt").arg(directory);
         }
@@ -94,7 +93,7 @@ impl Libtorrent {
             child,
             input: Mutex::new(input),
             answers: Mutex::new(answers),
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            address: SocketAddr::new(wanted.ip(), port),
             _registration: registration,
         }
     }
