@@ -40,7 +40,7 @@ define need
 		echo "There is no sudo here: as root, run apt-get install$$missing"; exit 1; \
 	fi; \
 	install="$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing"; \
-	echo "$$install"; \
+	echo $$install; \
 	$$install || { echo "The lists of packages may be old."; $$as_root apt-get update -q && $$install; } || exit 1; \
 	case "$$missing" in *transmission-daemon*) \
 		if [ -d /run/systemd/system ]; then \
