@@ -75,7 +75,8 @@ test:
 
 bench:
 	$(call need,For the bench,$(BENCH_NEEDS))
-	$(CARGO) bench --bench side_by_side --locked
+	@$(MAKE) --no-print-directory $(PROGRAM)
+	/usr/bin/python3 tests/bench/bench.py $(PROGRAM) $(TARGET)
 
 # Where the binary is there and newer than its source, this needs no Rust: `make && sudo make install`.
 install: $(PROGRAM)
