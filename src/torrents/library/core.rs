@@ -516,14 +516,19 @@ impl Library {
     }
 
     fn publish(&self) {
-        let groups: Vec<Arc<Group>> = self
-            .torrents
-            .read()
-            .by_number
-            .values()
-            .filter_map(|one| Some(one.contents()?.group.clone()))
+        let shown: Vec<_> = self
+            .all()
+            .into_iter()
+            .filter(|torrent| torrent.contents().is_some())
+            .collect();
+        let groups: Vec<Arc<Group>> = shown
+            .iter()
+            .filter_map(|torrent| Some(torrent.contents()?.group.clone()))
             .collect();
         self.groups.send_replace(groups.into());
+        for torrent in shown {
+            torrent.tell_shown();
+        }
     }
 }
 

@@ -132,12 +132,17 @@ impl Torrent {
 
     /// The metainfo is known now. A second call changes nothing.
     pub(super) fn set_contents(&self, contents: Contents) {
-        if self.contents.set(contents).is_ok() {
-            self.resolved.send_replace(true);
-        }
+        // It was set before: then it is the same.
+        let _ = self.contents.set(contents);
     }
 
-    /// Word of the metainfo being known.
+    /// Its files are shown now: tells who waits for that.
+    pub(super) fn tell_shown(&self) {
+        self.resolved
+            .send_if_modified(|resolved| !std::mem::replace(resolved, true));
+    }
+
+    /// Word of its files being shown.
     pub(super) fn resolved(&self) -> watch::Receiver<bool> {
         self.resolved.subscribe()
     }
