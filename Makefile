@@ -75,8 +75,7 @@ test:
 
 bench:
 	$(call need,For the bench,$(BENCH_NEEDS))
-	@$(MAKE) --no-print-directory $(PROGRAM)
-	/usr/bin/python3 tests/bench/bench.py $(PROGRAM) $(TARGET)
+	$(CARGO) bench --bench side_by_side --locked
 
 # Where the binary is there and newer than its source, this needs no Rust: `make && sudo make install`.
 install: $(PROGRAM)
