@@ -17,3 +17,6 @@ pub use report::{Download, FileReport, LibraryReport, State, TorrentDetail, Torr
 pub use shelf::Options;
 pub use source::{Magnet, Source, SourceError, fetch, read_file};
 pub use store::{Disk, Floor, FreeSpace, FreeSpaceReport, Store, StoreError};
+
+#[cfg(test)]
+mod testing;

@@ -54,6 +54,8 @@ pub(super) struct Inner {
     /// What connections that are over brought and took: librqbit counts from 0 after each pause.
     fetched_before: AtomicU64,
     uploaded_before: AtomicU64,
+    /// How often peers were looked for anew.
+    pub(super) rebuilds: AtomicU64,
     pub(super) growth: Mutex<Option<Instant>>,
     pub(super) error: Mutex<Option<String>>,
     pub(super) ended: CancellationToken,
@@ -93,6 +95,7 @@ impl Swarm {
             changing: tokio::sync::Mutex::new(false),
             fetched_before: AtomicU64::new(0),
             uploaded_before: AtomicU64::new(0),
+            rebuilds: AtomicU64::new(0),
             growth: Mutex::new(None),
             error: Mutex::new(None),
             ended: CancellationToken::new(),

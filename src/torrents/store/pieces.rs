@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use rustix::io::{Errno, ReadWriteFlags};
@@ -23,6 +23,9 @@ use crate::torrents::metainfo::{self, Metainfo};
 
 /// Locks that keep a piece from being written while it is hashed; pieces share them.
 const PIECE_LOCKS: u32 = 16;
+
+/// The coarsest clock that stamps files. So long after the last write, whatever changes the file changes its stamp too.
+const TICK: Duration = Duration::from_millis(11);
 
 /// Why bytes could not be read or stored.
 #[derive(Debug, thiserror::Error)]
@@ -470,19 +473,27 @@ impl Store {
     }
 
     fn come_to_rest(&self, _gate: &mut bool) -> Result<(), StoreError> {
-        for file in 0..self.metainfo.files.len() {
-            if !self.written.get(file as u32) {
-                continue;
-            }
-            let sync = |opened: Arc<File>| {
-                opened.sync_data()?;
-                self.map.stamp(file as u32, Stamp::of(&opened)?)
-            };
+        let written: Vec<usize> =
+            (0..self.metainfo.files.len()).filter(|file| self.written.get(*file as u32)).collect();
+        let mut synced = Vec::with_capacity(written.len());
+        for file in written {
             match self.opened(file, Access::Read) {
-                Ok(opened) => sync(opened).map_err(|error| self.data_fault(file, error))?,
+                Ok(opened) => opened.sync_data().map_err(|error| self.data_fault(file, error))?,
                 Err(StoreError::Missing { .. }) => {}
                 Err(error) => return Err(error),
             }
+            synced.push(file);
+        }
+        if !synced.is_empty() {
+            std::thread::sleep(TICK);
+        }
+        for file in synced {
+            let opened = match self.opened(file, Access::Read) {
+                Err(StoreError::Missing { .. }) => continue,
+                opened => opened?,
+            };
+            let stamped = Stamp::of(&opened).and_then(|stamp| self.map.stamp(file as u32, stamp));
+            stamped.map_err(|error| self.data_fault(file, error))?;
             self.written.clear(file as u32);
         }
         if self.improved.swap(false, Ordering::Relaxed) {
@@ -691,7 +702,7 @@ fn fault(path: &Path, source: io::Error) -> StoreError {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
+pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
