@@ -4,6 +4,7 @@ mod content;
 mod engine;
 mod info_hash;
 mod metainfo;
+pub mod names;
 mod report;
 mod shelf;
 mod source;
@@ -14,7 +15,7 @@ pub use engine::{Demand, Engine, EngineError, EngineOptions, PeerCounts, Reader,
 pub use info_hash::{InfoHash, NotAnInfoHash};
 pub use metainfo::{File, METAINFO_LIMIT, Metainfo, MetainfoError, NameProblem};
 pub use report::{Download, FileReport, LibraryReport, State, TorrentDetail, TorrentReport};
-pub use shelf::Options;
+pub use shelf::{Holder, Options, Shelf, ShelfError, Shelved};
 pub use source::{Magnet, Source, SourceError, fetch, read_file};
 pub use store::{Disk, Floor, FreeSpace, FreeSpaceReport, Store, StoreError};
 

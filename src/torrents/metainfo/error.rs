@@ -1,5 +1,7 @@
 //! Why a torrent is refused, in one line each.
 
+use crate::torrents::info_hash::InfoHash;
+
 /// Why a .torrent is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MetainfoError {
@@ -90,6 +92,14 @@ pub enum MetainfoError {
         first: String,
         /// The other.
         second: String,
+    },
+    /// It is not the torrent that was asked for.
+    #[error("the torrent's info hash is {found}, not {expected}")]
+    InfoHash {
+        /// What it has.
+        found: InfoHash,
+        /// What was asked for.
+        expected: InfoHash,
     },
     /// Sound to us, but not to the engine.
     #[error("the engine refuses the torrent: {0}")]

@@ -7,6 +7,7 @@ mod bencode;
 mod error;
 mod names;
 mod parse;
+mod raw;
 #[cfg(test)]
 pub(crate) mod samples;
 #[cfg(test)]
@@ -17,12 +18,15 @@ use std::time::SystemTime;
 
 pub use error::{MetainfoError, NameProblem};
 
-pub(crate) use names::NAME_LIMIT;
+pub(crate) use names::{NAME_LIMIT, is_plain_name};
 
 use super::info_hash::InfoHash;
 
 /// No .torrent is larger, in bytes.
 pub const METAINFO_LIMIT: usize = 64 << 20;
+/// More trackers of a torrent are left out, and longer URLs, in bytes.
+const TRACKER_LIMIT: usize = 100;
+const TRACKER_LENGTH_LIMIT: usize = 2048;
 
 /// A checked torrent (version 1, or the version 1 side of a hybrid), without its piece hashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,5 +87,13 @@ impl Metainfo {
         let piece_length = u64::from(self.piece_length);
         let piece_of = |offset: u64| u32::try_from(offset / piece_length).unwrap_or(u32::MAX);
         piece_of(range.start)..piece_of(end - 1).saturating_add(1)
+    }
+}
+
+/// Adds an announce URL of a torrent or magnet link, unless it is there or there are enough.
+pub(crate) fn add_tracker(trackers: &mut Vec<String>, url: &str) {
+    let fits = !url.is_empty() && url.len() <= TRACKER_LENGTH_LIMIT && trackers.len() < TRACKER_LIMIT;
+    if fits && !trackers.iter().any(|known| known == url) {
+        trackers.push(url.to_owned());
     }
 }

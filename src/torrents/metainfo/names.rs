@@ -28,7 +28,9 @@ impl Decoder {
             return Decoder { encoding };
         }
         let mut detector = chardetng::EncodingDetector::new(chardetng::Iso2022JpDetection::Deny);
-        foreign.for_each(|name| drop(detector.feed(name, false)));
+        for name in foreign {
+            detector.feed(name, false);
+        }
         Decoder {
             encoding: detector.guess(None, chardetng::Utf8Detection::Allow),
         }
@@ -64,6 +66,11 @@ pub(super) fn check_component(name: &str) -> Result<(), NameProblem> {
         _ if name.len() > NAME_LIMIT => Err(NameProblem::Long),
         _ => Ok(()),
     }
+}
+
+/// Whether this can be the name of a file or folder.
+pub(crate) fn is_plain_name(name: &str) -> bool {
+    check_component(name).is_ok()
 }
 
 /// Whether all files that are shown can stand beside each other.

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::torrents::Download;
+use crate::torrents::source::Magnet;
 
 /// What is kept about a torrent beside its metainfo, as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,13 @@ pub struct Options {
     /// The magnet link that it came from.
     #[serde(default)]
     pub magnet: Option<String>,
+}
+
+impl Options {
+    /// What the magnet link calls the torrent.
+    pub fn display_name(&self) -> Option<String> {
+        Magnet::parse(self.magnet.as_deref()?).ok()?.name
+    }
 }
 
 mod unix_seconds {

@@ -7,11 +7,12 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::SourceError;
 use crate::torrents::info_hash::InfoHash;
+use crate::torrents::metainfo::add_tracker;
 
-/// More trackers or peers than this in one link are left out: a link is pasted from anywhere.
-const LIST_LIMIT: usize = 100;
-/// No tracker's URL or display name is longer, in bytes.
-const TEXT_LIMIT: usize = 2048;
+/// More peers than this in one link are left out: a link is pasted from anywhere.
+const PEERS_LIMIT: usize = 100;
+/// A longer display name, in bytes, is left out.
+const NAME_LIMIT: usize = 2048;
 /// What stands for itself in a link.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
@@ -30,7 +31,7 @@ pub struct Magnet {
 
 impl Magnet {
     /// An info hash alone: peers come from the DHT, or from the local network.
-    pub fn bare(info_hash: InfoHash) -> Magnet {
+    pub fn of(info_hash: InfoHash) -> Magnet {
         Magnet {
             info_hash,
             name: None,
@@ -48,7 +49,7 @@ impl Magnet {
         let query = query.split_once('#').map_or(query, |(query, _)| query);
         let mut info_hash = None;
         let mut version_2 = false;
-        let mut magnet = Magnet::bare(InfoHash([0; 20]));
+        let mut magnet = Magnet::of(InfoHash([0; 20]));
         for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
             // BEP 9 allows numbered keys: xt.1=…&xt.2=…
             let key = key
@@ -61,13 +62,9 @@ impl Magnet {
                     Topic::Version2 => version_2 = true,
                     Topic::Other => {}
                 },
-                "dn" if !value.is_empty() && value.len() <= TEXT_LIMIT => magnet.name = Some(value.into_owned()),
-                "tr" if !value.is_empty() && value.len() <= TEXT_LIMIT && magnet.trackers.len() < LIST_LIMIT => {
-                    if !magnet.trackers.iter().any(|known| *known == value) {
-                        magnet.trackers.push(value.into_owned());
-                    }
-                }
-                "x.pe" if magnet.peers.len() < LIST_LIMIT => magnet.peers.extend(value.parse::<SocketAddr>()),
+                "dn" if !value.is_empty() && value.len() <= NAME_LIMIT => magnet.name = Some(value.into_owned()),
+                "tr" => add_tracker(&mut magnet.trackers, &value),
+                "x.pe" if magnet.peers.len() < PEERS_LIMIT => magnet.peers.extend(value.parse::<SocketAddr>()),
                 _ => {}
             }
         }
@@ -187,7 +184,7 @@ mod tests {
             .map(|number| format!("&tr=http://{number}&x.pe=10.0.0.1:{number}"))
             .collect();
         let magnet = Magnet::parse(&format!("magnet:?xt=urn:btih:{HEX}{trackers}")).unwrap();
-        assert_eq!((magnet.trackers.len(), magnet.peers.len()), (LIST_LIMIT, LIST_LIMIT));
+        assert_eq!((magnet.trackers.len(), magnet.peers.len()), (100, 100));
     }
 
     proptest! {

@@ -42,13 +42,34 @@ impl Source {
             return Err(SourceError::Empty);
         }
         if let Ok(info_hash) = text.parse::<InfoHash>() {
-            return Ok(Source::Magnet(Magnet::bare(info_hash)));
+            return Ok(Source::Magnet(Magnet::of(info_hash)));
         }
         let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
         match scheme.as_deref() {
             Some("magnet") => Magnet::parse(text).map(Source::Magnet),
             Some(scheme) if text[scheme.len()..].starts_with("://") => parse_url(text, scheme),
             _ => Ok(Source::File(PathBuf::from(text))),
+        }
+    }
+
+    /// Gets the bytes of the .torrent, at most [`METAINFO_LIMIT`]: at once, from the disk, or from a web server within
+    /// a minute. Dropping the future gives it up.
+    ///
+    /// # Errors
+    /// They cannot be had; of a magnet link they come from peers, so never from here.
+    pub async fn fetch(self) -> Result<Vec<u8>, SourceError> {
+        match self {
+            Source::Magnet(magnet) => Err(SourceError::NoMetainfo {
+                info_hash: magnet.info_hash,
+            }),
+            Source::Bytes(bytes) => Ok(bytes),
+            Source::Url(url) => fetch(&url).await,
+            Source::File(path) => {
+                let reading = tokio::task::spawn_blocking(move || read_file(&path));
+                reading
+                    .await
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+            }
         }
     }
 }
@@ -118,6 +139,12 @@ pub enum SourceError {
     /// Nothing was named.
     #[error("no source: name a magnet link, a .torrent file, an http(s) URL of one, or an info hash of 40 hex digits")]
     Empty,
+    /// A magnet link has no .torrent of its own.
+    #[error("the metainfo of {info_hash} comes from its peers")]
+    NoMetainfo {
+        /// The torrent.
+        info_hash: InfoHash,
+    },
     /// A magnet link that names no torrent.
     #[error("the magnet link has no info hash (xt=urn:btih:…): copy the whole link")]
     NoInfoHash,
@@ -213,7 +240,7 @@ mod tests {
     #[test]
     fn each_kind_is_told_from_the_others() {
         let hash = "0123456789abcdef0123456789ABCDEF01234567";
-        let bare = Magnet::bare(hash.parse().unwrap());
+        let bare = Magnet::of(hash.parse().unwrap());
         assert_eq!(
             Source::parse(&format!(" {hash}\n")).unwrap(),
             Source::Magnet(bare.clone())
