@@ -37,7 +37,11 @@ pub(super) fn make(name: &str, piece_length: usize, files: &[(&str, usize)]) -> 
     let mut list = Vec::new();
     for (index, (path, length)) in files.iter().enumerate() {
         let padding = path.starts_with(".pad/");
-        bytes.extend(if padding { vec![0; *length] } else { noise(*length, index as u64 + 1) });
+        bytes.extend(if padding {
+            vec![0; *length]
+        } else {
+            noise(*length, index as u64 + 1)
+        });
         list.extend_from_slice(b"d");
         if padding {
             list.extend_from_slice(b"4:attr1:p");
@@ -51,12 +55,19 @@ pub(super) fn make(name: &str, piece_length: usize, files: &[(&str, usize)]) -> 
     let mut torrent = b"d4:infod5:filesl".to_vec();
     torrent.extend(list);
     torrent.extend_from_slice(format!("e4:name{}:{name}12:piece lengthi{piece_length}e", name.len()).as_bytes());
-    let hashes: Vec<u8> = bytes.chunks(piece_length).flat_map(|piece| Sha1::digest(piece).to_vec()).collect();
+    let hashes: Vec<u8> = bytes
+        .chunks(piece_length)
+        .flat_map(|piece| Sha1::digest(piece).to_vec())
+        .collect();
     torrent.extend_from_slice(format!("6:pieces{}:", hashes.len()).as_bytes());
     torrent.extend(hashes);
     torrent.extend_from_slice(b"ee");
     let metainfo = Arc::new(Metainfo::parse(&torrent).unwrap());
-    Made { torrent, metainfo, bytes }
+    Made {
+        torrent,
+        metainfo,
+        bytes,
+    }
 }
 
 impl Made {
@@ -74,7 +85,9 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn new(made: &Made) -> Place {
-        let place = Place { directory: tempfile::tempdir().unwrap() };
+        let place = Place {
+            directory: tempfile::tempdir().unwrap(),
+        };
         std::fs::write(place.path("metainfo.torrent"), &made.torrent).unwrap();
         place
     }
@@ -85,7 +98,10 @@ impl Place {
 
     /// Where a file of the torrent is stored.
     pub(super) fn stored(&self, made: &Made, file: usize) -> PathBuf {
-        made.metainfo.files[file].path.iter().fold(self.path("files"), |path, name| path.join(name))
+        made.metainfo.files[file]
+            .path
+            .iter()
+            .fold(self.path("files"), |path, name| path.join(name))
     }
 
     /// One life of the torrent's store, as of a daemon of its own.
@@ -96,7 +112,14 @@ impl Place {
     /// As [`Place::open`], on a disk that others use too, or that is full.
     pub(super) fn open_on(&self, made: &Made, disk: &Arc<Disk>) -> Arc<Store> {
         let have = self.path("have");
-        Store::open(&self.path("files"), &have, made.metainfo.clone(), &self.path("metainfo.torrent"), disk).unwrap()
+        Store::open(
+            &self.path("files"),
+            &have,
+            made.metainfo.clone(),
+            &self.path("metainfo.torrent"),
+            disk,
+        )
+        .unwrap()
     }
 }
 
@@ -114,7 +137,9 @@ pub(super) fn write_piece(store: &Store, made: &Made, piece: u32, bytes: &[u8]) 
         let (from, to) = (start.max(file.offset), end.min(file.offset + file.length));
         for block in (from..to).step_by(16 << 10) {
             let block_end = to.min(block + (16 << 10));
-            store.write(index, block - file.offset, &bytes[block as usize..block_end as usize]).unwrap();
+            store
+                .write(index, block - file.offset, &bytes[block as usize..block_end as usize])
+                .unwrap();
         }
     }
 }

@@ -98,7 +98,7 @@ impl Swarm {
             rebuilds: AtomicU64::new(0),
             growth: Mutex::new(None),
             error: Mutex::new(None),
-            ended: CancellationToken::new(),
+            ended: engine.ended.child_token(),
             store,
         });
         let keeper = tokio::spawn(keeper::keep(inner.clone()));
@@ -180,7 +180,7 @@ impl Swarm {
         }
     }
 
-    /// Whether it was ended.
+    /// Whether it was ended, by itself or with the engine.
     pub fn has_left(&self) -> bool {
         self.inner.ended.is_cancelled()
     }

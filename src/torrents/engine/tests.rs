@@ -109,10 +109,19 @@ impl Seeder {
         let lies = Arc::new(AtomicBool::new(false));
         let options = AddTorrentOptions {
             overwrite: true,
-            storage_factory: Some(Memory { made: made.clone(), lies: lies.clone() }.boxed()),
+            storage_factory: Some(
+                Memory {
+                    made: made.clone(),
+                    lies: lies.clone(),
+                }
+                .boxed(),
+            ),
             ..AddTorrentOptions::default()
         };
-        let added = session.add_torrent(AddTorrent::from_bytes(made.torrent.clone()), Some(options)).await.unwrap();
+        let added = session
+            .add_torrent(AddTorrent::from_bytes(made.torrent.clone()), Some(options))
+            .await
+            .unwrap();
         added.into_handle().unwrap().wait_until_completed().await.unwrap();
         let address = session.listen_addr().unwrap();
         Seeder { session, address, lies }
@@ -141,7 +150,10 @@ async fn engine() -> Bench {
         download_limit: None,
         state_dir: state.path().to_owned(),
     };
-    Bench { engine: Engine::start(options).await.unwrap(), _state: state }
+    Bench {
+        engine: Engine::start(options).await.unwrap(),
+        _state: state,
+    }
 }
 
 impl Bench {
@@ -155,7 +167,11 @@ struct Entered(Arc<Swarm>);
 
 impl Activate for Entered {
     async fn activate(&self) -> Result<Arc<Swarm>, ReadError> {
-        if self.0.has_left() { Err(ReadError::Paused) } else { Ok(self.0.clone()) }
+        if self.0.has_left() {
+            Err(ReadError::Paused)
+        } else {
+            Ok(self.0.clone())
+        }
     }
 }
 
@@ -164,7 +180,9 @@ fn open(store: &Arc<Store>, file: usize, swarm: &Arc<Swarm>) -> Arc<OpenFile<Ent
 }
 
 async fn read(file: &Arc<OpenFile<Entered>>, offset: usize, length: usize) -> Result<Vec<u8>, ReadError> {
-    timeout(LIMIT, file.clone().read_at(offset as u64, length)).await.expect("the read hangs")
+    timeout(LIMIT, file.clone().read_at(offset as u64, length))
+        .await
+        .expect("the read hangs")
 }
 
 async fn assert_file(made: &Made, store: &Arc<Store>, file: usize, swarm: &Arc<Swarm>) {
@@ -192,7 +210,11 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 fn film(name: &str, mebibytes: usize) -> Arc<Made> {
-    Arc::new(make(name, 256 << 10, &[("film", mebibytes * MIB - 1000), ("sub", 3000)]))
+    Arc::new(make(
+        name,
+        256 << 10,
+        &[("film", mebibytes * MIB - 1000), ("sub", 3000)],
+    ))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -326,7 +348,10 @@ async fn a_seeder_that_dies_in_the_middle_of_a_read_and_returns_answers_it() {
     until("the peer is gone", || swarm.peers().live == 0).await;
     assert!(!reading.is_finished());
     // Long enough for librqbit to try again and fail, after which it would wait for a minute.
-    until("librqbit was started anew in vain", || swarm.inner.rebuilds.load(Ordering::Relaxed) >= 2).await;
+    until("librqbit was started anew in vain", || {
+        swarm.inner.rebuilds.load(Ordering::Relaxed) >= 2
+    })
+    .await;
     let _seeder = Seeder::start(&made, port).await;
     let read = timeout(LIMIT, reading).await.unwrap().unwrap().unwrap();
     assert!(read == made.file(0)[..4 * MIB]);
@@ -351,7 +376,10 @@ async fn below_the_floor_reads_fail_at_once_and_go_on_when_there_is_room() {
     free.store(1 << 20, Ordering::Relaxed);
     assert!(matches!(read(&opened, 4 * MIB, 3 * MIB).await, Err(ReadError::NoSpace)));
     assert!(matches!(read(&opened, 7 * MIB, 1000).await, Err(ReadError::NoSpace)));
-    assert!(read(&opened, 0, 1000).await.unwrap() == made.file(0)[..1000], "what is here is read");
+    assert!(
+        read(&opened, 0, 1000).await.unwrap() == made.file(0)[..1000],
+        "what is here is read"
+    );
     until("the engine stopped the torrent", || swarm.error().is_some()).await;
     free.store(1 << 30, Ordering::Relaxed);
     until("there is room", || store.disk().space().storing()).await;
@@ -367,7 +395,10 @@ async fn a_piece_that_turns_out_bad_when_it_is_read_is_fetched() {
     let store = place.open(&made);
     (0..made.metainfo.piece_count).for_each(|piece| fill(&store, &made, piece));
     drop(store);
-    let rotten = std::fs::File::options().write(true).open(place.stored(&made, 0)).unwrap();
+    let rotten = std::fs::File::options()
+        .write(true)
+        .open(place.stored(&made, 0))
+        .unwrap();
     std::os::unix::fs::FileExt::write_all_at(&rotten, b"rotten", 2 << 20).unwrap();
     let seeder = Seeder::start(&made, 0).await;
     let bench = engine().await;
@@ -401,7 +432,10 @@ async fn two_hundred_readers_of_a_dead_torrent_leave_nothing_behind_and_hold_nob
     until("all demands are withdrawn", || dead_swarm.inner.board.demands() == 0).await;
     dead_swarm.leave().await;
     swarm.leave().await;
-    until("all cursors are free", || bench.engine.cursors.available_permits() == 512).await;
+    until("all cursors are free", || {
+        bench.engine.cursors.available_permits() == 512
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -417,7 +451,10 @@ async fn a_read_waits_no_longer_than_its_swarm_lives() {
     });
     until("it waits", || swarm.inner.board.demands() == 1).await;
     swarm.leave().await;
-    assert!(matches!(timeout(LIMIT, reading).await.unwrap().unwrap(), Err(ReadError::Paused)));
+    assert!(matches!(
+        timeout(LIMIT, reading).await.unwrap().unwrap(),
+        Err(ReadError::Paused)
+    ));
     // And it can come again.
     let seeder = Seeder::start(&made, 0).await;
     let swarm = bench.enter(&store, &[seeder.address]).await;
@@ -438,8 +475,14 @@ async fn a_swarm_fetches_all_of_a_torrent_that_is_wanted_whole() {
     let bench = engine().await;
     let place = Place::new(&made);
     let store = place.open(&made);
-    let swarm = bench.engine.enter(store.clone(), &[seeder.address], &[], true).await.unwrap();
-    timeout(LIMIT, store.wait_for(0..made.metainfo.piece_count)).await.unwrap();
+    let swarm = bench
+        .engine
+        .enter(store.clone(), &[seeder.address], &[], true)
+        .await
+        .unwrap();
+    timeout(LIMIT, store.wait_for(0..made.metainfo.piece_count))
+        .await
+        .unwrap();
     assert_eq!(store.total_here(), made.metainfo.total);
     swarm.leave().await;
 }
@@ -449,10 +492,24 @@ async fn a_magnet_is_resolved_also_by_a_peer_that_comes_later() {
     let made = film("magnet", 1);
     let seeder = Seeder::start(&made, 0).await;
     let bench = engine().await;
-    let magnet = Magnet::bare(made.metainfo.info_hash);
-    let resolved = timeout(LIMIT, bench.engine.resolve(&magnet, &[seeder.address])).await.unwrap().unwrap();
-    assert_eq!(crate::torrents::Metainfo::parse(&resolved).unwrap().files, made.metainfo.files);
-    assert!(matches!(bench.engine.resolve(&magnet, &[]).await, Err(EngineError::NoSources)));
+    let magnet = Magnet {
+        info_hash: made.metainfo.info_hash,
+        name: None,
+        trackers: Vec::new(),
+        peers: Vec::new(),
+    };
+    let resolved = timeout(LIMIT, bench.engine.resolve(&magnet, &[seeder.address]))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        crate::torrents::Metainfo::parse(&resolved).unwrap().files,
+        made.metainfo.files
+    );
+    assert!(matches!(
+        bench.engine.resolve(&magnet, &[]).await,
+        Err(EngineError::NoSources)
+    ));
 
     let port = seeder.stop().await;
     let engine = Arc::new(bench);
@@ -483,7 +540,10 @@ async fn a_taken_address_is_named() {
         state_dir: state.path().to_owned(),
     };
     let error = Engine::start(options).await.unwrap_err().to_string();
-    assert!(error.starts_with(&format!("{address}: ")) && error.contains("--listen"), "{error}");
+    assert!(
+        error.starts_with(&format!("{address}: ")) && error.contains("--listen"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -500,6 +560,7 @@ async fn nothing_is_stored_after_the_engine_stopped() {
     });
     until("the first piece", || store.total_here() > 0).await;
     bench.engine.stop().await;
+    assert!(swarm.has_left());
     store.close().unwrap();
     let here = store.total_here();
     let again = place.open(&made);
@@ -510,4 +571,22 @@ async fn nothing_is_stored_after_the_engine_stopped() {
     drop(again);
     let again = place.open(&made);
     write_piece(&again, &made, 0, &made.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_of_the_disk_fails_the_read_at_once() {
+    let made = film("fault", 4);
+    let seeder = Seeder::start(&made, 0).await;
+    let bench = engine().await;
+    let place = Place::new(&made);
+    std::fs::create_dir_all(place.stored(&made, 0)).unwrap();
+    let store = place.open(&made);
+    let swarm = bench.enter(&store, &[seeder.address]).await;
+    assert!(matches!(
+        read(&open(&store, 0, &swarm), 0, 10).await,
+        Err(ReadError::Disk(_))
+    ));
+    std::fs::remove_dir(place.stored(&made, 0)).unwrap();
+    assert_file(&made, &store, 0, &swarm).await;
+    swarm.leave().await;
 }

@@ -40,7 +40,12 @@ fn read(store: &Store, file: usize, offset: usize, length: usize) -> Result<Vec<
 
 fn assert_whole(store: &Store, made: &Made) {
     for (index, file) in made.metainfo.files.iter().enumerate().filter(|(_, file)| !file.padding) {
-        assert_eq!(read(store, index, 0, file.length as usize).unwrap(), made.file(index), "{:?}", file.path);
+        assert_eq!(
+            read(store, index, 0, file.length as usize).unwrap(),
+            made.file(index),
+            "{:?}",
+            file.path
+        );
         assert_eq!(store.bytes_here(index), file.length);
         assert!(store.file_complete_and_verified(index));
     }
@@ -57,19 +62,37 @@ fn what_is_written_is_read_piece_by_piece() {
     let place = Place::new(&made);
     let store = place.open(&made);
     assert!(!place.path("files").exists(), "nothing is made before it is written");
-    let stored: u64 = made.metainfo.files.iter().filter(|file| !file.padding).map(|file| file.length).sum();
+    let stored: u64 = made
+        .metainfo
+        .files
+        .iter()
+        .filter(|file| !file.padding)
+        .map(|file| file.length)
+        .sum();
     for piece in (0..made.metainfo.piece_count).rev() {
         assert!(!store.has(piece));
         fill(&store, &made, piece);
         assert!(store.has(piece) && store.is_verified(piece));
         let files = 0..made.metainfo.files.len();
-        assert_eq!(store.total_here(), files.map(|file| store.bytes_here(file)).sum::<u64>());
+        assert_eq!(
+            store.total_here(),
+            files.map(|file| store.bytes_here(file)).sum::<u64>()
+        );
     }
     assert_eq!(store.total_here(), stored);
     assert!(store.is_complete());
     assert_whole(&store, &made);
-    for (offset, length) in [(0, 1), (PIECE - 1, 2), (7, 3 * PIECE - 9), (3 * PIECE + 4, 1), (3 * PIECE + 5, 0)] {
-        assert_eq!(read(&store, 1, offset, length).unwrap(), &made.file(1)[offset..offset + length]);
+    for (offset, length) in [
+        (0, 1),
+        (PIECE - 1, 2),
+        (7, 3 * PIECE - 9),
+        (3 * PIECE + 4, 1),
+        (3 * PIECE + 5, 0),
+    ] {
+        assert_eq!(
+            read(&store, 1, offset, length).unwrap(),
+            &made.file(1)[offset..offset + length]
+        );
     }
     assert!(!place.path("files/.pad").exists(), "padding is never stored");
 }
@@ -82,7 +105,10 @@ fn a_missing_piece_is_named_and_its_neighbours_are_read() {
     fill(&store, &made, 0);
     fill(&store, &made, 2);
     assert_eq!(read(&store, 1, 0, PIECE).unwrap(), &made.file(1)[..PIECE]);
-    assert!(matches!(read(&store, 1, 5, PIECE), Err(StoreError::Missing { piece: 1 })));
+    assert!(matches!(
+        read(&store, 1, 5, PIECE),
+        Err(StoreError::Missing { piece: 1 })
+    ));
     assert_eq!(store.first_missing(1, 2 * PIECE as u64, PIECE as u64 + 1), Some(3));
     assert_eq!(store.first_missing(1, 2 * PIECE as u64, PIECE as u64), None);
     assert_eq!(store.bytes_here(1), 2 * PIECE as u64);
@@ -117,11 +143,17 @@ fn read_now_answers_only_for_verified_bytes_of_an_open_file() {
     } else {
         assert!(store.disk().files.waits_always.load(Ordering::Relaxed));
     }
-    assert!(store.read_now(1, &mut buf, 3 * PIECE as u64 - 90).is_none(), "over the end of the file");
+    assert!(
+        store.read_now(1, &mut buf, 3 * PIECE as u64 - 90).is_none(),
+        "over the end of the file"
+    );
     let again = place.open(&made);
     assert!(again.read_now(1, &mut buf, 0).is_none(), "neither open nor verified");
     read(&again, 1, 0, 100).unwrap();
-    assert!(again.read_now(1, &mut buf, PIECE as u64).is_none(), "open but not verified");
+    assert!(
+        again.read_now(1, &mut buf, PIECE as u64).is_none(),
+        "open but not verified"
+    );
 }
 
 #[test]
@@ -153,7 +185,10 @@ fn after_a_kill_nothing_is_believed_without_its_hash() {
     let store = place.open(&made);
     assert!((0..made.metainfo.piece_count).all(|piece| store.has(piece) && !store.is_verified(piece)));
     assert_eq!(read(&store, 1, 0, PIECE).unwrap(), &made.file(1)[..PIECE]);
-    assert!(matches!(read(&store, 1, PIECE, 1), Err(StoreError::Missing { piece: 1 })));
+    assert!(matches!(
+        read(&store, 1, PIECE, 1),
+        Err(StoreError::Missing { piece: 1 })
+    ));
     assert!(!store.has(1));
     drop(store);
     // It is recorded at once that the piece is bad; the next life does not find it out again.
@@ -173,7 +208,10 @@ fn a_file_changed_while_the_daemon_was_down_is_hashed_although_the_stop_was_clea
     overwrite(&place.stored(&made, 1), 2 * PIECE as u64, &[0; 9]);
     let store = place.open(&made);
     assert!(store.open_complete_file(1).is_none());
-    assert!(matches!(read(&store, 1, 0, 3 * PIECE), Err(StoreError::Missing { piece: 2 })));
+    assert!(matches!(
+        read(&store, 1, 0, 3 * PIECE),
+        Err(StoreError::Missing { piece: 2 })
+    ));
     // What the engine is told of is verified, and of the other file all of it still is.
     let told = store.verified_pieces().unwrap();
     assert_eq!(told[0] & 0b0010_0000, 0, "{told:?}");
@@ -208,7 +246,10 @@ fn files_that_are_gone_cut_short_or_replaced_lose_their_pieces_only() {
             store.close().unwrap();
         }
         std::fs::remove_file(place.stored(&made, 1)).unwrap();
-        let file = std::fs::File::options().write(true).open(place.stored(&made, 5)).unwrap();
+        let file = std::fs::File::options()
+            .write(true)
+            .open(place.stored(&made, 5))
+            .unwrap();
         file.set_len(PIECE as u64 + 1).unwrap();
         std::fs::remove_file(place.stored(&made, 6)).unwrap();
         std::fs::create_dir(place.stored(&made, 6)).unwrap();
@@ -217,7 +258,10 @@ fn files_that_are_gone_cut_short_or_replaced_lose_their_pieces_only() {
         assert_eq!(store.bytes_here(1), 0);
         assert_eq!(read(&store, 5, 0, PIECE).unwrap(), &made.file(5)[..PIECE]);
         assert!(matches!(read(&store, 5, PIECE, PIECE), Err(StoreError::Missing { .. })));
-        assert!(matches!(read(&store, 6, 0, 1), Err(StoreError::File { .. })), "a folder where the file should be");
+        assert!(
+            matches!(read(&store, 6, 0, 1), Err(StoreError::File { .. })),
+            "a folder where the file should be"
+        );
         std::fs::remove_dir(place.stored(&made, 6)).unwrap();
         assert!(matches!(read(&store, 6, 0, 1), Err(StoreError::Missing { .. })));
         fill_all(&store, &made);
@@ -256,7 +300,10 @@ fn a_verified_piece_cannot_be_overwritten() {
     overwrite(&place.stored(&made, 1), 0, b"rotten");
     let store = place.open(&made);
     write_piece(&store, &made, 0, &made.bytes);
-    assert!(!store.has(0), "rotten, so it was written over, and is not here before the engine says so");
+    assert!(
+        !store.has(0),
+        "rotten, so it was written over, and is not here before the engine says so"
+    );
     store.piece_completed(0);
     assert_eq!(read(&store, 1, 0, PIECE).unwrap(), &made.file(1)[..PIECE]);
 }
@@ -282,7 +329,9 @@ fn what_was_hashed_after_a_kill_is_remembered_at_the_next_clean_stop() {
     fill_all(&place.open(&made), &made);
     let store = place.open(&made);
     let done = AtomicU64::new(0);
-    store.verify_all(|bytes| done.store(bytes, Ordering::Relaxed), &AtomicBool::new(false)).unwrap();
+    store
+        .verify_all(|bytes| done.store(bytes, Ordering::Relaxed), &AtomicBool::new(false))
+        .unwrap();
     assert_eq!(done.load(Ordering::Relaxed), made.metainfo.total);
     store.close().unwrap();
     assert!((0..made.metainfo.piece_count).all(|piece| place.open(&made).is_verified(piece)));
@@ -304,8 +353,14 @@ fn writes_outside_a_file_or_below_the_floor_are_refused() {
     let probe = move || Ok((1 << 40, probed.load(Ordering::Relaxed)));
     let disk = Disk::new(FreeSpace::with_probe(Floor::Bytes(50 << 20), Box::new(probe)));
     let store = place.open_on(&made, &disk);
-    assert!(matches!(store.write(1, 3 * PIECE as u64, &[0; 6]), Err(StoreError::File { .. })));
-    assert!(matches!(store.write(1, u64::MAX, &[0; 6]), Err(StoreError::File { .. })));
+    assert!(matches!(
+        store.write(1, 3 * PIECE as u64, &[0; 6]),
+        Err(StoreError::File { .. })
+    ));
+    assert!(matches!(
+        store.write(1, u64::MAX, &[0; 6]),
+        Err(StoreError::File { .. })
+    ));
     assert!(matches!(store.write(99, 0, &[0]), Err(StoreError::File { .. })));
     fill(&store, &made, 0);
     free.store(10 << 20, Ordering::Relaxed);
@@ -316,7 +371,11 @@ fn writes_outside_a_file_or_below_the_floor_are_refused() {
         std::thread::yield_now();
     }
     store.write(1, 0, &[0]).unwrap();
-    assert_eq!(read(&store, 1, 0, PIECE).unwrap(), &made.file(1)[..PIECE], "what is here is read");
+    assert_eq!(
+        read(&store, 1, 0, PIECE).unwrap(),
+        &made.file(1)[..PIECE],
+        "what is here is read"
+    );
 }
 
 #[test]
@@ -324,9 +383,11 @@ fn a_full_file_system_is_the_floor() {
     // The only file system that is always full; its errors are the kernel's own.
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let error = (&full).write_all(b"x").unwrap_err();
-    assert!(super::pieces::is_full(&error));
-    assert!(super::pieces::is_full(&std::io::Error::from(rustix::io::Errno::DQUOT)));
-    assert!(!super::pieces::is_full(&std::io::Error::from(rustix::io::Errno::IO)));
+    assert!(super::transfer::is_full(&error));
+    assert!(super::transfer::is_full(&std::io::Error::from(
+        rustix::io::Errno::DQUOT
+    )));
+    assert!(!super::transfer::is_full(&std::io::Error::from(rustix::io::Errno::IO)));
 }
 
 #[test]
@@ -372,7 +433,10 @@ async fn whoever_waits_is_woken_when_all_pieces_are_here() {
         assert!(!waiting.is_finished());
     }
     fill(&store, &made, 1);
-    tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(5), waiting)
+        .await
+        .unwrap()
+        .unwrap();
     assert!(store.last_progress().is_some());
 }
 
