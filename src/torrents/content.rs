@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use magnetfs_mount::{Content, ReadError};
 use parking_lot::Mutex;
@@ -34,7 +34,7 @@ pub struct OpenFile<A> {
 enum Waited {
     Here,
     Left,
-    NoSpace,
+    Failed(ReadError),
 }
 
 impl<A: Activate> OpenFile<A> {
@@ -68,6 +68,7 @@ impl<A: Activate> OpenFile<A> {
 
     /// Waits for everything that is missing of these bytes.
     async fn fetch(&self, offset: u64, length: u64) -> Result<(), ReadError> {
+        let since = Instant::now();
         while self.store.first_missing(self.file, offset, length).is_some() {
             if !self.store.disk().space().storing() {
                 return Err(ReadError::NoSpace);
@@ -75,7 +76,7 @@ impl<A: Activate> OpenFile<A> {
             let swarm = self.activate.activate().await?;
             if swarm.has_left() {
                 // It is on its way out: the next call gives its successor, or says why there is none.
-                tokio::task::yield_now().await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             }
             let reader = self.reader_in(&swarm);
@@ -83,24 +84,26 @@ impl<A: Activate> OpenFile<A> {
                 let _demand = reader.demand(self.store.offset_in_file(self.file, piece).max(offset));
                 let waited = tokio::select! {
                     biased;
-                    waited = self.store.changes(|| self.look(piece)) => waited,
+                    waited = self.store.changes(|| self.look(piece, since)) => waited,
                     () = swarm.left() => Waited::Left,
                 };
                 match waited {
                     Waited::Here => {}
                     Waited::Left => break,
-                    Waited::NoSpace => return Err(ReadError::NoSpace),
+                    Waited::Failed(error) => return Err(error),
                 }
             }
         }
         Ok(())
     }
 
-    fn look(&self, piece: u32) -> Option<Waited> {
+    fn look(&self, piece: u32, since: Instant) -> Option<Waited> {
         if self.store.has(piece) {
             Some(Waited::Here)
+        } else if let Some(fault) = self.store.fault_since(since) {
+            Some(Waited::Failed(ReadError::Disk(fault)))
         } else if !self.store.disk().space().storing() {
-            Some(Waited::NoSpace)
+            Some(Waited::Failed(ReadError::NoSpace))
         } else {
             None
         }

@@ -22,3 +22,6 @@ pub use seeder::Seeder;
 pub use shelf::{Holder, Options, Shelf, ShelfError, Shelved};
 pub use source::{Magnet, Source, SourceError, fetch, read_file};
 pub use store::{Disk, Floor, FreeSpace, FreeSpaceReport, Store, StoreError};
+
+#[cfg(test)]
+mod testing;

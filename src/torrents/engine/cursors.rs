@@ -94,6 +94,11 @@ impl Board {
         !self.state.lock().demands.is_empty()
     }
 
+    #[cfg(test)]
+    pub(super) fn demands(&self) -> usize {
+        self.state.lock().demands.len()
+    }
+
     /// Where cursors should stand. `turn` shifts who gets one when there are too few.
     pub(super) fn plan(&self, turn: usize) -> Plan {
         let state = self.state.lock();

@@ -4,6 +4,7 @@
 use std::io::SeekFrom;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncSeek;
@@ -200,6 +201,7 @@ impl Keeper {
         );
         self.rebuilt = Instant::now();
         self.rebuilds += 1;
+        self.inner.rebuilds.fetch_add(1, Ordering::Relaxed);
         self.fetched = 0;
         let rebuilt = async {
             self.inner.disconnect().await?;
