@@ -27,8 +27,10 @@ const SUSPECT_LIMIT: usize = 8;
 const DEPTH: usize = 4;
 /// Peers that are asked for the same part at a time.
 const ASKED_TWICE: usize = 2;
-/// After this a part is asked of others and the peer is asked for one part at a time.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// After this a part is asked of others as well, and the peer for no more.
+const LATE: Duration = Duration::from_secs(2);
+/// After this an answer is no longer waited for, and the peer asked anew.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// An attempt that got nothing for this long makes way for another.
 const STALL_LIMIT: Duration = Duration::from_secs(10);
 /// A peer that refused a part is left alone for this long: it may be fetching the dictionary itself.
@@ -51,7 +53,6 @@ pub struct Fetcher<P> {
 struct Peer {
     size: u32,
     asked: Vec<(u32, Duration)>,
-    slow: bool,
     not_before: Duration,
     strikes: u32,
 }
@@ -151,7 +152,6 @@ impl<P: Copy + Ord + Debug> Fetcher<P> {
         let known = self.peers.entry(peer).or_insert(Peer {
             size,
             asked: Vec::new(),
-            slow: false,
             not_before: Duration::ZERO,
             strikes: 0,
         });
@@ -265,9 +265,10 @@ impl<P: Copy + Ord + Debug> Fetcher<P> {
             Some(alone) => alone == *key,
             None => peer.size == attempt.size,
         };
+        let is_late = |since: Duration| now.saturating_sub(since) >= LATE;
         let mut askers = vec![0usize; attempt.parts.len()];
         for (_, peer) in self.peers.iter().filter(|(key, peer)| takes(key, peer)) {
-            for (part, _) in &peer.asked {
+            for (part, _) in peer.asked.iter().filter(|(_, since)| !is_late(*since)) {
                 if let Some(count) = askers.get_mut(*part as usize) {
                     *count += 1;
                 }
@@ -276,8 +277,8 @@ impl<P: Copy + Ord + Debug> Fetcher<P> {
         for limit in 1..=ASKED_TWICE {
             let mut next = 0;
             for (key, peer) in self.peers.iter_mut().filter(|(key, peer)| takes(key, peer)) {
-                let depth = if peer.slow { 1 } else { DEPTH };
-                while peer.asked.len() < depth && now >= peer.not_before {
+                let late = peer.asked.iter().any(|(_, since)| is_late(*since));
+                while !late && peer.asked.len() < DEPTH && now >= peer.not_before {
                     let open = |part: &usize| {
                         attempt.parts[*part].is_none()
                             && askers[*part] < limit
@@ -313,7 +314,6 @@ impl<P: Copy + Ord + Debug> Fetcher<P> {
         if sender.asked.len() == asked || part_length(part, total).map(|length| length as usize) != Some(data.len()) {
             return Progress::Ignored;
         }
-        sender.slow = false;
         let takes = |attempt: &Attempt<P>| match attempt.alone {
             Some(alone) => alone == peer,
             None => attempt.size == total,

@@ -120,10 +120,13 @@ impl Requests {
         if open.live == Live::Sent {
             open.live = Live::No;
             self.settle(key(span));
-        } else {
+            return true;
+        }
+        let due = open.due > 0;
+        if due {
             self.late(key(span));
         }
-        true
+        due
     }
 
     /// A request was refused. `Some(true)` if it was a live one, `Some(false)` if it had been cancelled, `None` if there
