@@ -1,0 +1,4 @@
+//! The engine: peers, blocks, and which of them is asked for what. Knows nothing of files as paths, FUSE or HTTP.
+
+pub mod picker;
+pub mod shape;
