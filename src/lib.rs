@@ -1,4 +1,5 @@
 //! magnetfs mounts torrents as a directory: every file is there at once, at its full size, and seekable.
 
 pub mod demo;
+pub mod swarm;
 pub mod torrents;

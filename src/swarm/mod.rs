@@ -1,0 +1,16 @@
+//! The engine: peers, blocks, and which of them is asked for what. Knows nothing of files as paths, FUSE or HTTP.
+//!
+//! - [`shape`]: pieces, blocks and sets of pieces
+//! - [`picker`]: which block is asked of which peer, and when; pure
+//! - [`wire`]: the messages of one connection and their bytes; pure
+//! - [`extension`]: the payloads of the extension protocol (BEP 9, 10, 11 and 54); pure
+//! - [`metadata`]: how a torrent's info dictionary is put together from several peers; pure
+//! - [`peer`]: one connection
+
+mod bencode;
+pub mod extension;
+pub mod metadata;
+pub mod peer;
+pub mod picker;
+pub mod shape;
+pub mod wire;
