@@ -1,3 +1,4 @@
 //! magnetfs mounts torrents as a directory: every file is there at once, at its full size, and seekable.
 
+pub mod swarm;
 pub mod torrents;

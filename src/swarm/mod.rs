@@ -1,0 +1,4 @@
+//! The engine: which block is asked of which peer, when.
+
+pub mod choker;
+pub mod limits;
