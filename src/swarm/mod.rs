@@ -1,4 +1,5 @@
 //! The engine: which block is asked of which peer, when.
 
 pub mod choker;
+pub mod discovery;
 pub mod limits;

@@ -1,0 +1,3 @@
+//! Finding peers: trackers, the DHT, the local network, and the address book they all fill.
+
+pub mod book;
