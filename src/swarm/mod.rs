@@ -6,9 +6,15 @@
 //! - [`extension`]: the payloads of the extension protocol (BEP 9, 10, 11 and 54); pure
 //! - [`metadata`]: how a torrent's info dictionary is put together from several peers; pure
 //! - [`peer`]: one connection
+//! - [`discovery`]: where peers come from
+//! - [`limits`], [`choker`]: what we allow ourselves and others
 
+mod assembly;
 mod bencode;
+pub mod choker;
+pub mod discovery;
 pub mod extension;
+pub mod limits;
 pub mod metadata;
 pub mod peer;
 pub mod picker;
