@@ -74,9 +74,18 @@ fn an_introduction_is_understood() {
 #[test]
 fn a_later_introduction_changes_only_what_it_names() {
     let mut features = Features::default();
-    features.update(b"d1:md11:ut_metadatai3e6:ut_pexi1ee4:reqqi200ee").unwrap();
+    features
+        .update(b"d1:md11:ut_metadatai3e6:ut_pexi1ee4:reqqi200ee")
+        .unwrap();
     features.update(b"d1:md6:ut_pexi0eee").unwrap();
-    assert_eq!(features, Features { metadata: Some(3), request_limit: Some(200), ..Features::default() });
+    assert_eq!(
+        features,
+        Features {
+            metadata: Some(3),
+            request_limit: Some(200),
+            ..Features::default()
+        }
+    );
 }
 
 #[test]
@@ -97,7 +106,11 @@ fn metadata_parts_have_the_length_that_their_total_says() {
     let parse = |bytes: &[u8]| Metadata::parse(Bytes::copy_from_slice(bytes));
     assert_eq!(parse(b"d8:msg_typei2e5:piecei7ee"), Ok(Metadata::Reject(7)));
     assert_eq!(parse(b"d8:msg_typei9e5:piecei7ee"), Ok(Metadata::Unknown));
-    let data = Metadata::Data { part: 1, total: METADATA_PART + 3, data: "abc".into() };
+    let data = Metadata::Data {
+        part: 1,
+        total: METADATA_PART + 3,
+        data: "abc".into(),
+    };
     assert_eq!(parse(&data.encode()), Ok(data));
     for bad in [
         &b"d8:msg_typei1e5:piecei0e10:total_sizei3eeab"[..],
@@ -126,7 +139,10 @@ fn floods_of_peers_are_refused() {
     assert_eq!(peers(200).unwrap().added.len(), 200);
     assert_eq!(peers(201), Err(ExtensionError::TooManyPeers(201)));
     assert!(PeerExchange::parse(b"d5:added5:abcdee").is_err());
-    assert_eq!(PeerExchange::parse(b"d5:added6:\x01\x02\x03\x04\0\0e"), Ok(PeerExchange::default()));
+    assert_eq!(
+        PeerExchange::parse(b"d5:added6:\x01\x02\x03\x04\0\0e"),
+        Ok(PeerExchange::default())
+    );
 }
 
 #[test]

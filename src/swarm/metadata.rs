@@ -182,10 +182,8 @@ impl<P: Copy + Ord + Debug> Fetcher<P> {
     /// Appends which parts are now to be asked of which peers.
     pub fn decide(&mut self, now: Duration, requests: &mut Vec<(P, u32)>) {
         for peer in self.peers.values_mut() {
-            let asked = peer.asked.len();
             peer.asked
                 .retain(|(_, since)| now.saturating_sub(*since) < ANSWER_LIMIT);
-            peer.slow |= peer.asked.len() < asked;
         }
         self.make_way(now);
         self.begin_attempts(now);

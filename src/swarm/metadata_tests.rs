@@ -21,7 +21,11 @@ enum Kind {
 }
 
 fn size_of(kind: Kind) -> u32 {
-    if kind == Kind::OtherSize { SIZE + METADATA_PART } else { SIZE }
+    if kind == Kind::OtherSize {
+        SIZE + METADATA_PART
+    } else {
+        SIZE
+    }
 }
 
 fn part_of(kind: Kind, part: u32) -> Option<Vec<u8>> {
@@ -51,8 +55,16 @@ struct Outcome {
 fn run(kinds: &[Kind], limit: Duration) -> Outcome {
     let mut fetcher = Fetcher::new(hash(&truth()));
     let mut left: Vec<bool> = vec![true; kinds.len()];
-    kinds.iter().enumerate().for_each(|(peer, kind)| fetcher.offered(peer, size_of(*kind)));
-    let mut outcome = Outcome { info: None, liars: Vec::new(), took: Duration::ZERO, parts: 0 };
+    kinds
+        .iter()
+        .enumerate()
+        .for_each(|(peer, kind)| fetcher.offered(peer, size_of(*kind)));
+    let mut outcome = Outcome {
+        info: None,
+        liars: Vec::new(),
+        took: Duration::ZERO,
+        parts: 0,
+    };
     while outcome.info.is_none() && outcome.took < limit {
         let mut requests = Vec::new();
         fetcher.decide(outcome.took, &mut requests);
@@ -61,12 +73,17 @@ fn run(kinds: &[Kind], limit: Duration) -> Outcome {
             if kinds[peer] == Kind::Refuses {
                 fetcher.refused(outcome.took, peer, part);
             }
-            let Some(bytes) = part_of(kinds[peer], part) else { continue };
+            let Some(bytes) = part_of(kinds[peer], part) else {
+                continue;
+            };
             outcome.parts += 1;
             if let Progress::Whole(assembly) = fetcher.data(outcome.took, peer, part, size_of(kinds[peer]), &bytes) {
                 let verdict = fetcher.checked(assembly.check());
                 for liar in verdict.liars {
-                    assert!(matches!(kinds[liar], Kind::Lies | Kind::OtherSize), "peer {liar} did not lie");
+                    assert!(
+                        matches!(kinds[liar], Kind::Lies | Kind::OtherSize),
+                        "peer {liar} did not lie"
+                    );
                     left[liar] = false;
                     outcome.liars.push(liar);
                 }
@@ -105,7 +122,10 @@ fn a_liar_among_honest_peers_is_found() {
 
 #[test]
 fn silent_and_refusing_peers_cost_no_time_beside_an_honest_one() {
-    let outcome = run(&[Kind::Silent, Kind::Refuses, Kind::Silent, Kind::Honest], Duration::from_secs(60));
+    let outcome = run(
+        &[Kind::Silent, Kind::Refuses, Kind::Silent, Kind::Honest],
+        Duration::from_secs(60),
+    );
     assert_eq!(outcome.info.unwrap(), truth());
     assert!(outcome.took <= Duration::from_secs(6), "{:?}", outcome.took);
 }
@@ -114,14 +134,29 @@ fn silent_and_refusing_peers_cost_no_time_beside_an_honest_one() {
 fn what_was_not_asked_is_ignored() {
     let mut fetcher = Fetcher::new(hash(&truth()));
     let bytes = part_of(Kind::Honest, 0).unwrap();
-    assert!(matches!(fetcher.data(Duration::ZERO, 0, 0, SIZE, &bytes), Progress::Ignored));
+    assert!(matches!(
+        fetcher.data(Duration::ZERO, 0, 0, SIZE, &bytes),
+        Progress::Ignored
+    ));
     fetcher.offered(0, SIZE);
-    assert!(matches!(fetcher.data(Duration::ZERO, 0, 0, SIZE, &bytes), Progress::Ignored));
+    assert!(matches!(
+        fetcher.data(Duration::ZERO, 0, 0, SIZE, &bytes),
+        Progress::Ignored
+    ));
     let mut requests = Vec::new();
     fetcher.decide(Duration::ZERO, &mut requests);
-    assert!(matches!(fetcher.data(Duration::ZERO, 0, 0, SIZE, &bytes), Progress::Kept));
-    assert!(matches!(fetcher.data(Duration::ZERO, 0, 0, SIZE, &bytes), Progress::Ignored));
-    assert!(matches!(fetcher.data(Duration::ZERO, 0, 1, SIZE + 1, &bytes), Progress::Contradicted));
+    assert!(matches!(
+        fetcher.data(Duration::ZERO, 0, 0, SIZE, &bytes),
+        Progress::Kept
+    ));
+    assert!(matches!(
+        fetcher.data(Duration::ZERO, 0, 0, SIZE, &bytes),
+        Progress::Ignored
+    ));
+    assert!(matches!(
+        fetcher.data(Duration::ZERO, 0, 1, SIZE + 1, &bytes),
+        Progress::Contradicted
+    ));
 }
 
 #[test]

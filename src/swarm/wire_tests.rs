@@ -118,16 +118,33 @@ proptest! {
 
 #[test]
 fn the_bytes_are_those_of_the_specification() {
-    let span = Span { piece: 1, begin: 0x4000, length: 0x4000 };
+    let span = Span {
+        piece: 1,
+        begin: 0x4000,
+        length: 0x4000,
+    };
     let cases: [(Message, &[u8]); 8] = [
         (Message::KeepAlive, b"\0\0\0\0"),
         (Message::Unchoke, b"\0\0\0\x01\x01"),
         (Message::Have(258), b"\0\0\0\x05\x04\0\0\x01\x02"),
         (Message::Request(span), b"\0\0\0\x0d\x06\0\0\0\x01\0\0\x40\0\0\0\x40\0"),
-        (Message::Block { piece: 2, begin: 3, data: "ab".into() }, b"\0\0\0\x0b\x07\0\0\0\x02\0\0\0\x03ab"),
+        (
+            Message::Block {
+                piece: 2,
+                begin: 3,
+                data: "ab".into(),
+            },
+            b"\0\0\0\x0b\x07\0\0\0\x02\0\0\0\x03ab",
+        ),
         (Message::HaveAll, b"\0\0\0\x01\x0e"),
         (Message::Reject(span), b"\0\0\0\x0d\x10\0\0\0\x01\0\0\x40\0\0\0\x40\0"),
-        (Message::Extended { id: 0, payload: "de".into() }, b"\0\0\0\x04\x14\0de"),
+        (
+            Message::Extended {
+                id: 0,
+                payload: "de".into(),
+            },
+            b"\0\0\0\x04\x14\0de",
+        ),
     ];
     for (message, bytes) in cases {
         assert_eq!(encoded(std::slice::from_ref(&message)), bytes, "{message:?}");
@@ -146,15 +163,33 @@ fn lengths_beyond_the_limits_are_refused_at_the_fifth_byte() {
         bytes.put_u8(id);
         decode(&mut bytes).err()
     };
-    assert_eq!(refused(u32::MAX, id::BLOCK), Some(WireError::TooLong { id: id::BLOCK, length: u32::MAX as usize }));
+    assert_eq!(
+        refused(u32::MAX, id::BLOCK),
+        Some(WireError::TooLong {
+            id: id::BLOCK,
+            length: u32::MAX as usize
+        })
+    );
     assert!(refused(128 * 1024 + 10, id::BITFIELD).is_some());
     assert_eq!(refused(128 * 1024 + 9, id::BLOCK), None);
     assert_eq!(refused(1024 * 1024, id::EXTENDED), None);
     assert!(refused(1024 * 1024 + 1, id::EXTENDED).is_some());
     assert!(refused(128 * 1024 + 10, 99).is_some());
-    for (id, right) in [(id::CHOKE, 1), (id::HAVE, 5), (id::REQUEST, 13), (id::PORT, 3), (id::REJECT, 13)] {
+    for (id, right) in [
+        (id::CHOKE, 1),
+        (id::HAVE, 5),
+        (id::REQUEST, 13),
+        (id::PORT, 3),
+        (id::REJECT, 13),
+    ] {
         assert_eq!(refused(right, id), None);
-        assert_eq!(refused(right + 1, id), Some(WireError::WrongLength { id, length: right as usize + 1 }));
+        assert_eq!(
+            refused(right + 1, id),
+            Some(WireError::WrongLength {
+                id,
+                length: right as usize + 1
+            })
+        );
     }
     assert!(refused(8, id::BLOCK).is_some() && refused(1, id::EXTENDED).is_some());
 }
@@ -162,5 +197,8 @@ fn lengths_beyond_the_limits_are_refused_at_the_fifth_byte() {
 #[test]
 fn what_is_unknown_is_passed_over() {
     let mut bytes = BytesMut::from(&b"\0\0\0\x03\xf0ab\0\0\0\x01\x02"[..]);
-    assert_eq!(decoded(&mut bytes), (vec![Message::Unknown(0xf0), Message::Interested], None));
+    assert_eq!(
+        decoded(&mut bytes),
+        (vec![Message::Unknown(0xf0), Message::Interested], None)
+    );
 }

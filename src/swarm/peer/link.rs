@@ -29,6 +29,8 @@ pub(super) struct Shared {
     pub(super) outbox: Mutex<Outbox>,
     /// Something was left for the writer.
     pub(super) wake: Notify,
+    /// Requests were taken back before they were sent, which the reader tells the owner.
+    pub(super) never_sent: Notify,
     pub(super) counters: Counters,
 }
 
@@ -87,6 +89,7 @@ impl Link {
         let shared = Arc::new(Shared {
             outbox: Mutex::new(outbox),
             wake: Notify::new(),
+            never_sent: Notify::new(),
             counters,
         });
         shared.wake.notify_one();
@@ -98,6 +101,9 @@ impl Link {
     pub fn send(&self, commands: impl IntoIterator<Item = Command>) {
         let mut outbox = self.shared.outbox.lock();
         commands.into_iter().for_each(|command| outbox.command(command));
+        if !outbox.requests.never_sent.is_empty() {
+            self.shared.never_sent.notify_one();
+        }
         drop(outbox);
         self.shared.wake.notify_one();
     }

@@ -116,8 +116,8 @@ impl Debug for Terms {
 pub enum Command {
     /// Ask for blocks. One that is open already is not asked for again.
     Request(Vec<Span>),
-    /// Take requests back: one that is not sent yet never is. The peer may still answer, with [`Event::Arrived`] or,
-    /// if it knows the fast extension, [`Event::Rejected`].
+    /// Take requests back. One that is not sent yet never is, and comes back as [`Event::Rejected`]. Any other the peer may
+    /// still answer with the block, and will answer with a refusal if it knows the fast extension.
     Cancel(Vec<Span>),
     /// Whether the peer has anything that we want.
     Interested(bool),
@@ -167,7 +167,7 @@ pub enum Event {
         /// Whether the sink took it.
         kept: bool,
     },
-    /// It will not send this block.
+    /// It will not send this block: it refuses, or answers a cancel, or was never asked because the cancel came in time.
     Rejected(Span),
     /// It serves this piece even while it chokes us.
     AllowedFast(u32),

@@ -147,6 +147,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                     self.check_holdings()?;
                     self.tell().await?;
                 }
+                () = self.shared.never_sent.notified() => {
+                    let never_sent = std::mem::take(&mut self.shared.outbox.lock().requests.never_sent);
+                    self.events.extend(never_sent.into_iter().map(Event::Rejected));
+                    self.tell().await?;
+                }
                 _ = tick.tick() => {
                     let silence = last_read.elapsed();
                     if silence >= SILENCE_LIMIT {
@@ -215,7 +220,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             Message::Suggest(_) => self.only_fast()?,
             Message::Reject(span) => {
                 self.only_fast()?;
-                if self.shared.outbox.lock().requests.rejected(span) == Some(true) {
+                if self.shared.outbox.lock().requests.rejected(span) {
                     self.events.push(Event::Rejected(span));
                 }
             }

@@ -20,6 +20,8 @@ type Key = (u32, u32);
 pub(super) struct Requests {
     cancels: Vec<Span>,
     requests: Vec<Span>,
+    /// Requests that no answer will come to, for they were taken back in time.
+    pub(super) never_sent: Vec<Span>,
     open: HashMap<Key, Open>,
     /// One entry for each answer that is due to a cancelled request, oldest first.
     cancelled: VecDeque<Key>,
@@ -44,6 +46,7 @@ impl Requests {
     /// Asks for a block, unless it is asked for.
     pub(super) fn request(&mut self, span: Span) {
         if self.open.len() >= OPEN_LIMIT {
+            self.never_sent.push(span);
             return;
         }
         let open = self.open.entry(key(span)).or_insert(Open {
@@ -72,6 +75,7 @@ impl Requests {
                 open.live = Live::No;
                 self.requests.retain(|request| key(*request) != key(span));
                 self.settle(key(span));
+                self.never_sent.push(span);
             }
             Live::Sent => {
                 self.cancels.push(span);
@@ -129,23 +133,22 @@ impl Requests {
         due
     }
 
-    /// A request was refused. `Some(true)` if it was a live one, `Some(false)` if it had been cancelled, `None` if there
-    /// was none.
-    pub(super) fn rejected(&mut self, span: Span) -> Option<bool> {
-        let open = self
-            .open
-            .get_mut(&key(span))
-            .filter(|open| open.length == span.length)?;
+    /// A request was refused. Whether this leaves the block asked for no more.
+    pub(super) fn rejected(&mut self, span: Span) -> bool {
+        let Some(open) = self.open.get_mut(&key(span)).filter(|open| open.length == span.length) else {
+            return false;
+        };
         if open.due > 0 {
+            let last = open.live == Live::No && open.due == 1;
             self.late(key(span));
-            return Some(false);
+            return last;
         }
-        if open.live != Live::Sent {
-            return None;
+        let live = open.live == Live::Sent;
+        if live {
+            open.live = Live::No;
+            self.settle(key(span));
         }
-        open.live = Live::No;
-        self.settle(key(span));
-        Some(true)
+        live
     }
 
     fn late(&mut self, key: Key) {
@@ -218,7 +221,7 @@ mod tests {
         assert!(!requests.arrived(Span { length: 5, ..SPAN }));
         assert!(requests.arrived(SPAN));
         assert!(!requests.arrived(SPAN));
-        assert_eq!(requests.rejected(SPAN), None);
+        assert!(!requests.rejected(SPAN));
     }
 
     #[test]
@@ -227,7 +230,18 @@ mod tests {
         requests.request(SPAN);
         requests.cancel(SPAN);
         assert_eq!(sent(&mut requests), []);
+        assert_eq!(requests.never_sent, [SPAN]);
         assert!(requests.open.is_empty());
+    }
+
+    #[test]
+    fn the_refusal_of_a_cancelled_request_frees_its_place() {
+        let mut requests = Requests::default();
+        requests.request(SPAN);
+        sent(&mut requests);
+        requests.cancel(SPAN);
+        assert!(requests.rejected(SPAN));
+        assert!(!requests.rejected(SPAN));
     }
 
     #[test]
@@ -238,7 +252,7 @@ mod tests {
         requests.cancel(SPAN);
         requests.request(SPAN);
         assert_eq!(sent(&mut requests), [Message::Cancel(SPAN), Message::Request(SPAN)]);
-        assert_eq!(requests.rejected(SPAN), Some(false));
+        assert!(!requests.rejected(SPAN));
         assert!(requests.arrived(SPAN));
         assert!(requests.open.is_empty() && requests.cancelled.is_empty());
     }
