@@ -7,13 +7,16 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::peer::Sink;
+use super::peer::{Sink, Source};
 use super::shape::{BLOCK, Block, PeerKey, Shape};
 use super::wire::Span;
 
@@ -22,6 +25,9 @@ const FINISHING: usize = 2;
 
 /// Where whole pieces go and come from. The calls may wait for the disk.
 pub trait Storage: Send + Sync + 'static {
+    /// Whether the piece is here. Never waits.
+    fn has(&self, piece: u32) -> bool;
+
     /// Compares a whole piece with its hash and stores it.
     fn finish(&self, piece: u32, bytes: Vec<u8>) -> Finished;
 
@@ -29,13 +35,13 @@ pub trait Storage: Send + Sync + 'static {
     ///
     /// # Errors
     /// They are not here, or cannot be read.
-    fn read(&self, piece: u32, begin: u32, length: u32) -> std::io::Result<Bytes>;
+    fn read(&self, piece: u32, begin: u32, length: u32) -> io::Result<Bytes>;
 
     /// The info dictionary, as it stands in the metainfo.
     ///
     /// # Errors
     /// It cannot be read.
-    fn info(&self) -> std::io::Result<Bytes>;
+    fn info(&self) -> io::Result<Bytes>;
 }
 
 /// What became of a whole piece.
@@ -166,5 +172,40 @@ impl Sink for Assembly {
             None => return false,
         }
         true
+    }
+}
+
+/// What is served to peers: stored pieces, and the info dictionary.
+pub(super) struct Supply {
+    storage: Arc<dyn Storage>,
+    /// Read once, when the first peer comes; `None` inside if it cannot be read.
+    info: OnceLock<Option<Bytes>>,
+}
+
+impl Supply {
+    pub(super) fn new(storage: Arc<dyn Storage>) -> Supply {
+        Supply { storage, info: OnceLock::new() }
+    }
+
+    fn info(&self) -> Option<&Bytes> {
+        self.info.get_or_init(|| self.storage.info().ok()).as_ref()
+    }
+}
+
+impl Source for Supply {
+    fn read(&self, span: Span) -> BoxFuture<'_, io::Result<Bytes>> {
+        let storage = self.storage.clone();
+        let read = tokio::task::spawn_blocking(move || storage.read(span.piece, span.begin, span.length));
+        async move { read.await.map_err(io::Error::other)? }.boxed()
+    }
+
+    fn info_length(&self) -> Option<u32> {
+        self.info().and_then(|info| u32::try_from(info.len()).ok())
+    }
+
+    fn read_info(&self, begin: u32, length: u32) -> BoxFuture<'_, io::Result<Bytes>> {
+        let (begin, end) = (begin as usize, begin as usize + length as usize);
+        let part = self.info().filter(|info| end <= info.len()).map(|info| info.slice(begin..end));
+        async move { part.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound)) }.boxed()
     }
 }

@@ -8,15 +8,22 @@
 //! - [`peer`]: one connection
 //! - [`discovery`]: where peers come from
 //! - [`limits`], [`choker`]: what we allow ourselves and others
+//! - [`reader`]: what an open file's reads ask for, now and next; pure
+//! - [`torrent`]: one torrent: the task that owns its picker, its peers and its address book
+//! - [`engine`]: what all torrents share
 
 mod assembly;
 mod bencode;
 pub mod choker;
 pub mod discovery;
+pub mod engine;
 pub mod extension;
 pub mod limits;
+pub mod listener;
 pub mod metadata;
 pub mod peer;
 pub mod picker;
+pub mod reader;
 pub mod shape;
+pub mod torrent;
 pub mod wire;
