@@ -53,7 +53,7 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Takes a block that was asked of this peer. `data` is a view of a read buffer of up to 256 KiB, which lives as
     /// long as the view: copy it to keep it. Called on the link's task, so it does not wait for anything.
-    fn block(&self, from: PeerKey, piece: u32, begin: u32, data: Bytes);
+    fn block(&self, from: PeerKey, piece: u32, begin: u32, data: Bytes) -> bool;
 }
 
 /// Where what peers ask for comes from.

@@ -280,10 +280,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
         self.arrived += 1;
         Counters::add(&self.shared.counters.downloaded, data.len());
-        let kept = self.terms.sink.wanted(span);
-        if kept {
-            self.terms.sink.block(self.terms.key, piece, begin, data);
-        }
+        let sink = &self.terms.sink;
+        let kept = sink.wanted(span) && sink.block(self.terms.key, piece, begin, data);
         self.events.push(Event::Arrived { span, at: now, kept });
         Ok(())
     }

@@ -14,6 +14,12 @@ use crate::swarm::shape::{BLOCK, Block, Time};
 const SLOW_BLOCK_S: f64 = 0.100;
 /// How many waited-for pieces whose blocks are all asked for are looked at for blocks to ask for again.
 const MAX_TAILS: usize = 8;
+/// Halvings in the search for the moment at which a piece could be here: to one part in 65,536.
+const FINISH_STEPS: u32 = 16;
+/// A block may come later than the best possible moment by this share of the time...
+const FINISH_TOLERANCE: f64 = 0.02;
+/// ...and this many seconds: rates are not known better.
+const FINISH_TOLERANCE_S: f64 = 0.002;
 
 /// What to ask a peer for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +75,8 @@ pub(super) struct Round {
     pub(super) now: Time,
     typical: f64,
     line: Option<Capacity>,
-    piece: Option<(u32, Capacity)>,
+    /// When the blocks of a piece could all be here at best, in seconds from now.
+    finishes: Vec<(u32, f64)>,
     asked: Option<Vec<Asked>>,
     full: [bool; 4],
     random: fastrand::Rng,
@@ -84,7 +91,7 @@ impl Round {
             now,
             typical,
             line: None,
-            piece: None,
+            finishes: Vec::new(),
             asked: None,
             full: [false; 4],
             random,
@@ -99,12 +106,8 @@ impl Round {
 
     /// A block was asked of a peer that will deliver it in `delivery_s`.
     pub(super) fn asked(&mut self, block: Block, delivery_s: f64) {
-        for capacity in self
-            .line
-            .iter_mut()
-            .chain(self.piece.as_mut().map(|(_, capacity)| capacity))
-        {
-            capacity.queued += f64::from(BLOCK);
+        if let Some(line) = &mut self.line {
+            line.queued += f64::from(BLOCK);
         }
         let same = self.asked.iter_mut().flatten().find(|asked| asked.block == block);
         match same {
@@ -164,34 +167,52 @@ impl Picker {
             .map_or_else(|| self.shape.block_count(piece), Partial::free)
     }
 
-    /// Whether a block of the piece at `rank` that arrives in `delivery_s` would come before its deadline, or before the
-    /// others are through with all that is to be fetched before it (`ahead` bytes, its own piece included).
+    /// Whether a block of the piece at `rank` that arrives in `delivery_s` would come before its deadline, or no later
+    /// than the last of all that is to be fetched up to its piece (`ahead` bytes) would come at best.
     fn is_in_time(&self, round: &mut Round, rank: &Rank, delivery_s: f64, ahead: f64) -> bool {
         let (band, deadline, piece) = *rank;
         if (deadline - round.now).as_secs_f64() > delivery_s {
             return true;
         }
         match band {
-            Band::Waiting => self.piece_capacity(round, piece).done_s(ahead) >= delivery_s,
+            Band::Waiting => {
+                let blocks = (ahead / f64::from(BLOCK)).max(1.0);
+                let finish_s = self.best_finish_s(round, piece, blocks);
+                finish_s * (1.0 + FINISH_TOLERANCE) + FINISH_TOLERANCE_S >= delivery_s
+            }
             Band::Soon => self.line_capacity(round).done_s(ahead) >= delivery_s,
             Band::Edge | Band::Whole => true,
         }
     }
 
-    fn piece_capacity(&self, round: &mut Round, piece: u32) -> Capacity {
-        if let Some((_, capacity)) = round.piece.filter(|(known, _)| *known == piece) {
-            return capacity;
+    /// When the last of `blocks` blocks of `piece` would arrive, in seconds from now, if each went to whichever peer
+    /// brings it first.
+    fn best_finish_s(&self, round: &mut Round, piece: u32, blocks: f64) -> f64 {
+        if let Some((_, finish_s)) = round.finishes.iter().find(|(known, _)| *known == piece) {
+            return *finish_s;
         }
-        let mut capacity = Capacity::default();
+        // For each peer: when it is through with its queue, and its time for a block.
+        let mut able: Vec<(f64, f64)> = Vec::with_capacity(self.peers.len());
         for (_, peer) in self
             .peers
             .iter()
             .filter(|(_, peer)| self.may_ask(round.now, peer, piece))
         {
-            capacity.add(peer, round.now, round.rate(peer));
+            let rate = round.rate(peer);
+            able.push((peer.free_s(round.now, rate), f64::from(BLOCK) / rate));
         }
-        round.piece = Some((piece, capacity));
-        capacity
+        let alone = able.iter().map(|(free_s, block_s)| free_s + blocks * block_s);
+        let (mut early, mut late) = (0.0, alone.fold(f64::INFINITY, f64::min));
+        for _ in 0..FINISH_STEPS {
+            let middle = f64::midpoint(early, late);
+            let done: f64 = able
+                .iter()
+                .map(|(free_s, block_s)| ((middle - free_s) / block_s).floor().max(0.0))
+                .sum();
+            if done < blocks { early = middle } else { late = middle }
+        }
+        round.finishes.push((piece, late));
+        late
     }
 
     fn line_capacity(&self, round: &mut Round) -> Capacity {

@@ -13,6 +13,8 @@ const MEMORY_BYTES: f64 = 8.0 * BLOCK as f64;
 const MAX_RATE: f64 = 1024.0 * 1024.0 * 1024.0;
 /// The share of a new latency in the least latency when a request met an empty queue: a path that became longer is seen.
 const DRIFT: f64 = 0.125;
+/// The queue is longer by so many times the jitter.
+const JITTERS: f64 = 4.0;
 
 /// What is known of one peer's speed. Times are in seconds.
 ///
@@ -93,7 +95,10 @@ impl Meter {
     /// Blocks that fill the peer's round trip and `queue_delay`.
     fn target(&self, queue_delay: Duration) -> usize {
         let rate = self.rate().unwrap_or(0.0);
-        let bytes = rate * (self.round_trip_s() + queue_delay.as_secs_f64());
+        let delay_s = queue_delay.as_secs_f64();
+        // A peer whose blocks come unevenly needs more in its queue not to run dry.
+        let delay_s = (delay_s + JITTERS * self.jitter_s).min(4.0 * delay_s);
+        let bytes = rate * (self.round_trip_s() + delay_s);
         ((bytes / f64::from(BLOCK)).ceil() as usize).max(LEAST_BLOCKS)
     }
 

@@ -14,6 +14,8 @@
 mod arrivals;
 mod blame;
 mod choose;
+#[cfg(test)]
+mod consistency;
 mod decide;
 mod demands;
 mod index;

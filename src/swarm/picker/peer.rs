@@ -213,11 +213,15 @@ impl Peer {
             }
     }
 
-    /// When a block that is asked for now would arrive, in seconds from `now`.
-    pub(super) fn delivery_s(&self, now: Time, rate: f64) -> f64 {
+    /// When it would begin to send a block that is asked for now, as seen from here, in seconds from `now`.
+    pub(super) fn free_s(&self, now: Time, rate: f64) -> f64 {
         self.drain_s(now, rate, self.requests.len())
             .max(self.meter.round_trip_s())
-            + f64::from(BLOCK) / rate
+    }
+
+    /// When a block that is asked for now would arrive, in seconds from `now`.
+    pub(super) fn delivery_s(&self, now: Time, rate: f64) -> f64 {
+        self.free_s(now, rate) + f64::from(BLOCK) / rate
     }
 
     pub(super) fn position(&self, block: Block) -> Option<usize> {

@@ -77,7 +77,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            queue_delay: Duration::from_millis(50),
+            queue_delay: Duration::from_millis(30),
             max_queue: 1024,
             partial_bytes: 64 * 1024 * 1024,
             assumed_rate: 256 * 1024,

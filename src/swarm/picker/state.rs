@@ -203,6 +203,14 @@ impl Picker {
         Some(PeerKey { slot, generation })
     }
 
+    /// The peer says how many requests it queues.
+    pub fn set_request_limit(&mut self, key: PeerKey, reqq: u32) {
+        if let Some(peer) = self.peers.get_mut(key.slot, key.generation) {
+            peer.reqq = reqq.max(1);
+            self.mark(key.slot);
+        }
+    }
+
     /// The peer has gone, and what was asked of it is asked of others.
     pub fn remove_peer(&mut self, key: PeerKey) {
         self.drop_requests(key.slot, key, |_| true);

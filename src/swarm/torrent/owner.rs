@@ -23,7 +23,7 @@ use crate::swarm::discovery::trackers::Announcer;
 use crate::swarm::discovery::Found;
 use crate::swarm::listener::{Incoming, Route};
 use crate::swarm::peer::{
-    Batch, Command, DEFAULT_REQUEST_LIMIT, Event, Gone, HandshakeError, Holdings, Link, Terms,
+    self, Batch, Command, DEFAULT_REQUEST_LIMIT, Event, Gone, HandshakeError, Holdings, Link, Terms,
 };
 use crate::swarm::picker::{Action, Arrival, Picker, Settings};
 use crate::swarm::shape::{PeerKey, PieceSet, Shape, Time};
@@ -338,15 +338,15 @@ impl Owner {
 
     fn judged(&mut self, verdict: Verdict) {
         let Verdict { piece, finished, digests } = verdict;
-        let size = u64::from(self.options.shape.piece_size(piece));
+        let (now, size) = (self.now(), u64::from(self.options.shape.piece_size(piece)));
         let blamed = match &finished {
-            Finished::Stored | Finished::Held { .. } => self.picker.verified(piece, &digests),
+            Finished::Stored | Finished::Held { .. } => self.picker.verified(now, piece, &digests),
             Finished::Bad => {
                 self.status.wasted.fetch_add(size, Ordering::Relaxed);
-                self.picker.failed(piece, &digests)
+                self.picker.failed(now, piece, &digests)
             }
             Finished::Failed => {
-                self.picker.verified(piece, &digests);
+                self.picker.verified(now, piece, &digests);
                 self.picker.lost(piece);
                 Vec::new()
             }
@@ -425,7 +425,7 @@ impl Owner {
             key,
             shape: self.shape.clone(),
             holdings: self.holdings(),
-            introduction: self.shared.introduction(address, self.supply.info_length(), self.options.private),
+            introduction: self.shared.introduction(address, peer::Source::info_length(&*self.supply), self.options.private),
             dht_port: self.shared.dht_port(),
             sink: self.assembly.clone(),
             source: self.supply.clone(),

@@ -15,6 +15,9 @@ const EXCHANGE: Duration = Duration::from_secs(60);
 /// Peers named in one exchange, added and dropped each; BEP 11.
 const EXCHANGED: usize = 50;
 
+/// BEP 11's flag for an address that was reached.
+const REACHABLE: u8 = 0x10;
+
 /// One connected peer. Dropping it hangs up.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -105,7 +108,7 @@ impl Peer {
         dropped.iter().for_each(|address| {
             self.told.remove(address);
         });
-        Some(PeerExchange { added: added.into_iter().map(MetPeer::from).collect(), dropped })
+        Some(PeerExchange { added: added.into_iter().map(|address| MetPeer { address, flags: REACHABLE }).collect(), dropped })
     }
 }
 
