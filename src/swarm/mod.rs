@@ -3,3 +3,4 @@
 pub mod choker;
 pub mod discovery;
 pub mod limits;
+pub mod listener;

@@ -1,7 +1,10 @@
 //! Finding peers: trackers, the DHT, the local network, and the address book they all fill.
 
 pub mod book;
+pub mod dht;
 mod error;
+pub mod local;
+pub mod port_mapping;
 pub mod trackers;
 
 use std::net::SocketAddr;

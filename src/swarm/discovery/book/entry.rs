@@ -1,12 +1,24 @@
 //! One address: what is known of it, and when it is to be dialled.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-use super::{BACKOFF_FIRST, BACKOFF_MOST, Ended, LEFT_ALONE, PUT_OFF, STEADY, Source, URGENT_STRANGER};
+use super::{Ended, Source, URGENT_STRANGER};
 
+/// The first pause after a failed dial; each further one doubles it.
+const BACKOFF_FIRST: Duration = Duration::from_secs(2);
+pub(super) const BACKOFF_MOST: Duration = Duration::from_secs(600);
+/// A connection that lasted this long shows that the peer works: its failures are forgotten.
+const STEADY: Duration = Duration::from_secs(30);
+/// A peer of which nothing is wanted, or that does not keep the protocol, is left alone this long, also while a read
+/// waits.
+pub(super) const LEFT_ALONE: Duration = Duration::from_secs(600);
+/// For want of a place for the connection: soon again, but not in a busy loop.
+const PUT_OFF: Duration = Duration::from_secs(2);
 /// Dials after which an address remembered from the last run is a stranger again.
 const REMEMBERED_FAILURES: u32 = 3;
 
@@ -158,5 +170,30 @@ impl Sources {
             .into_iter()
             .find(|source| self.contains(*source))
             .unwrap_or(Source::Peer)
+    }
+}
+
+/// What a batch of newcomers may displace.
+pub(super) struct Room {
+    /// The most promising first.
+    pub(super) victims: Vec<SocketAddr>,
+    pub(super) from_peers: usize,
+}
+
+impl Room {
+    pub(super) fn of(entries: &BTreeMap<SocketAddr, Entry>) -> Self {
+        let mut victims: Vec<_> = entries
+            .iter()
+            .filter(|(_, entry)| entry.is_idle() && !entry.is_known())
+            .map(|(address, entry)| (entry.failures, entry.rank(), *address))
+            .collect();
+        victims.sort_unstable();
+        Self {
+            victims: victims.into_iter().map(|(.., address)| address).collect(),
+            from_peers: entries
+                .values()
+                .filter(|entry| entry.sources.only(Source::Peer))
+                .count(),
+        }
     }
 }

@@ -1,18 +1,20 @@
 //! The address book of one torrent: who may be dialled, when, and who not. Pure: the clock and the seed come in.
 
+mod address;
 mod entry;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::swarm::limits::PerAddress;
-use entry::{Entry, Phase};
+use address::{Bans, canonical};
+use entry::{Entry, Phase, Room};
 
 /// Addresses kept for one torrent.
 const ENTRIES: usize = 2_000;
@@ -20,29 +22,17 @@ const ENTRIES: usize = 2_000;
 const ENTRIES_FROM_PEERS: usize = ENTRIES / 2;
 /// Ports kept of one address: a list of one victim's ports is not a swarm.
 const PORTS_PER_ADDRESS: usize = 8;
-/// Bans kept; the oldest go first.
-const BANS: usize = 10_000;
 /// Addresses known to be ourselves.
 const OWN: usize = 64;
 /// Addresses remembered over a restart.
 const REMEMBERED: usize = 200;
 
-/// The first pause after a failed dial; each further one doubles it.
-const BACKOFF_FIRST: Duration = Duration::from_secs(2);
-const BACKOFF_MOST: Duration = Duration::from_secs(600);
-/// A connection that lasted this long shows that the peer works: its failures are forgotten.
-const STEADY: Duration = Duration::from_secs(30);
 /// While a read waits, a peer that is known to work is dialled again this soon after the last dial began, …
 const URGENT_KNOWN: Duration = Duration::from_secs(1);
 /// … as long as there are not more than this many of them to try: beyond it, this many a second.
 const URGENT_AT_ONCE: usize = 32;
 /// While a read waits, a stranger is dialled again no later than this.
 const URGENT_STRANGER: Duration = Duration::from_secs(10);
-/// A peer of which nothing is wanted, or that does not keep the protocol, is left alone this long, also while a read
-/// waits.
-const LEFT_ALONE: Duration = Duration::from_secs(600);
-/// For want of a place for the connection: soon again, but not in a busy loop.
-const PUT_OFF: Duration = Duration::from_secs(2);
 /// How long a dial may take. A lost SYN is sent again after 1 s, so an answer may take that and a round trip.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The same for a peer known to work, while a read waits: a peer that has just come back must not be missed because the
@@ -473,70 +463,5 @@ impl Book {
             dialing: phase(|phase| matches!(phase, Phase::Dialing)),
             connected: phase(|phase| matches!(phase, Phase::Connected { .. })) + lodged,
         }
-    }
-}
-
-/// What a batch of newcomers may displace.
-struct Room {
-    /// The most promising first.
-    victims: Vec<SocketAddr>,
-    from_peers: usize,
-}
-
-impl Room {
-    fn of(entries: &BTreeMap<SocketAddr, Entry>) -> Self {
-        let mut victims: Vec<_> = entries
-            .iter()
-            .filter(|(_, entry)| entry.is_idle() && !entry.is_known())
-            .map(|(address, entry)| (entry.failures, entry.rank(), *address))
-            .collect();
-        victims.sort_unstable();
-        Self {
-            victims: victims.into_iter().map(|(.., address)| address).collect(),
-            from_peers: entries
-                .values()
-                .filter(|entry| entry.sources.only(Source::Peer))
-                .count(),
-        }
-    }
-}
-
-/// Who is not to be talked to: an IP, or on loopback one port of it.
-#[derive(Debug, Default)]
-struct Bans {
-    set: BTreeSet<(IpAddr, Option<u16>)>,
-    order: VecDeque<(IpAddr, Option<u16>)>,
-}
-
-impl Bans {
-    fn key(address: SocketAddr) -> (IpAddr, Option<u16>) {
-        let ip = address.ip();
-        (ip, ip.is_loopback().then(|| address.port()))
-    }
-
-    fn contains(&self, address: SocketAddr) -> bool {
-        self.set.contains(&Self::key(address))
-    }
-
-    fn insert(&mut self, address: SocketAddr) {
-        let key = Self::key(address);
-        if self.set.insert(key) {
-            self.order.push_back(key);
-            if self.order.len() > BANS
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.set.remove(&oldest);
-            }
-        }
-    }
-}
-
-/// The one form of an address: IPv4 as IPv4, and no flow label. The scope is kept: a link-local address needs it.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    match (address.ip().to_canonical(), address) {
-        (IpAddr::V6(ip), SocketAddr::V6(v6)) if ip.is_unicast_link_local() => {
-            SocketAddrV6::new(ip, v6.port(), 0, v6.scope_id()).into()
-        }
-        (ip, _) => SocketAddr::new(ip, address.port()),
     }
 }

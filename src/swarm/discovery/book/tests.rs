@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::entry::{BACKOFF_MOST, LEFT_ALONE};
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -51,7 +51,7 @@ impl Torrent {
 
     fn start_as(limits: TrackerLimits, tiers: &[&[&str]], private: bool) -> Self {
         let trackers = Trackers::new("magnetfs/test", limits).unwrap();
-        let (sender, found) = mpsc::channel(4);
+        let (sender, found) = mpsc::channel(1);
         let totals = Arc::new(Totals::default());
         totals.left.store(1000, Ordering::Relaxed);
         let tiers = tiers
@@ -206,13 +206,23 @@ fn an_owner_that_does_not_take_what_is_found_does_not_hold_up_the_stop() {
     run(async {
         let (url, mut requests) = http(good).await;
         let torrent = Torrent::start(limits(), &[&[&url]]);
-        for _ in 0..5 {
-            torrent.announcer.completed();
-            requests.recv().await.unwrap();
-        }
+        let answered = async |times: &mut Vec<Instant>| loop {
+            match torrent.announcer.report()[0].answered {
+                Some(time) if times.last() != Some(&time) => break times.push(time),
+                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        let mut times = Vec::new();
+        answered(&mut times).await;
+        // There is room for the first answer's peers only.
+        torrent.announcer.completed();
+        answered(&mut times).await;
+        assert_eq!(requests.recv().await.unwrap()["event"], "started");
+        assert_eq!(requests.recv().await.unwrap()["event"], "completed");
         let start = Instant::now();
         torrent.announcer.stop(Duration::from_secs(2)).await;
         assert!(start.elapsed() < Duration::from_secs(2));
+        assert_eq!(requests.recv().await.unwrap()["event"], "stopped");
     });
 }
 
