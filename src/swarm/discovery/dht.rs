@@ -365,7 +365,11 @@ mod tests {
             let (address, id) = (first.address(), first.node.0.stats().id);
             first.stop().await.unwrap();
 
-            // Nobody is at the signpost any more, and the port may be taken for a moment longer.
+            // The crate's task closes the socket a moment later.
+            while std::net::UdpSocket::bind(address).is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            // Nobody is at the signpost any more.
             let nowhere = ([127, 0, 0, 1], 9).into();
             let second = Dht::start(options(nowhere, Some(table.clone()))).await.unwrap();
             assert_eq!((second.nodes(), second.node.0.stats().id), (1, id));
