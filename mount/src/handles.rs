@@ -50,11 +50,13 @@ pub(crate) enum Choice<Backing> {
     Open(Arc<Mode<Backing>>),
 }
 
+type Opened<Content, Backing> = (Arc<Handle<Content>>, Arc<Mode<Backing>>);
+
 /// All open handles of a mount.
 #[derive(Debug)]
 pub(crate) struct Handles<Content, Backing> {
     last: AtomicU64,
-    open: RwLock<HashMap<u64, (Arc<Handle<Content>>, Arc<Mode<Backing>>)>>,
+    open: RwLock<HashMap<u64, Opened<Content, Backing>>>,
     /// A mode lives as long as a handle has it, so that it is chosen anew when all are closed.
     modes: Mutex<HashMap<u64, Weak<Mode<Backing>>>>,
 }
