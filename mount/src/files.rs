@@ -90,12 +90,13 @@ impl<C: Catalog, Backing: Send + Sync + 'static> Filesystem<C, Backing> {
     fn finish_open<A: OpenAnswer<Backing>>(&self, handle: Handle<C::Content>, mode: Arc<Mode<Backing>>, answer: A) {
         let (number, inode) = (handle.number, handle.inode);
         self.reads.opened(number, inode);
-        self.handles.insert(handle, mode.clone());
+        self.handles.insert(handle, mode);
         if self.tree.read().entry(inode).is_none() {
             // It went while it was being opened, when the handle could not be found yet.
             self.handles.removed(&HashSet::from([inode]));
         }
-        answer.opened(number, mode.backing());
+        self.handles
+            .with_backing(number, |backing| answer.opened(number, backing));
     }
 
     fn is_complete(&self, inode: u64) -> bool {
