@@ -32,7 +32,7 @@ pub(super) struct Board {
     born: Instant,
     piece_length: u64,
     state: Mutex<State>,
-    /// Rung when somebody begins to wait.
+    /// Rung when somebody begins to wait, or leaves a place to somebody else.
     pub(super) rung: Notify,
 }
 
@@ -211,7 +211,12 @@ pub struct Demand {
 
 impl Drop for Demand {
     fn drop(&mut self) {
-        self.board.state.lock().demands.remove(&self.number);
+        let mut state = self.board.state.lock();
+        state.demands.remove(&self.number);
+        // Whoever may have had no cursor gets this one now, before peers find that they have nothing to do.
+        if state.demands.len() >= CURSORS {
+            self.board.rung.notify_one();
+        }
     }
 }
 

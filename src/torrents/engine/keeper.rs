@@ -116,6 +116,9 @@ impl Keeper {
         *self.inner.error.lock() = None;
         let peers = self.count_blocks();
         self.place_cursors().await;
+        if waited_for && peers.live + peers.connecting == 0 && peers.known > 0 {
+            self.call_back().await;
+        }
         if !paused && waited_for && self.stands_still(peers) {
             self.rebuild(peers).await;
         }
@@ -175,6 +178,14 @@ impl Keeper {
             }
             cursor.position = wanted;
             self.cursors.push(cursor);
+        }
+    }
+
+    /// Peers that were sent away because nobody wanted anything are called back by a new cursor, and by that alone. One
+    /// that came while they were on their way out did not.
+    async fn call_back(&mut self) {
+        if let Some(file) = self.cursors.first().map(|cursor| cursor.position.file) {
+            drop(new_cursor(&self.inner, file).await);
         }
     }
 
