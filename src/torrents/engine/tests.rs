@@ -139,7 +139,7 @@ struct Bench {
 }
 
 async fn engine() -> Bench {
-    engine_at(None).await
+    engine_at(Some(([127, 0, 0, 1], 0).into())).await
 }
 
 async fn engine_at(listen: Option<SocketAddr>) -> Bench {
@@ -605,7 +605,7 @@ async fn what_is_verified_is_given_to_others() {
     let place = Place::new(&made);
     let store = place.open(&made);
     (0..made.metainfo.piece_count).for_each(|piece| fill(&store, &made, piece));
-    let bench = engine_at(Some(([127, 0, 0, 1], 0).into())).await;
+    let bench = engine().await;
     let swarm = bench.enter(&store, &[]).await;
     let folder = tempfile::tempdir().unwrap();
     let options = SessionOptions {
@@ -630,5 +630,26 @@ async fn what_is_verified_is_given_to_others() {
     timeout(LIMIT, added.wait_until_completed()).await.unwrap().unwrap();
     assert!(std::fs::read(folder.path().join("film")).unwrap() == made.file(0));
     assert!(swarm.uploaded() >= 4 * MIB as u64 - 3000);
+    swarm.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_small_files_is_copied_without_a_pause_at_each() {
+    let names: Vec<String> = (0..30).map(|index| format!("{index:02}")).collect();
+    let files: Vec<(&str, usize)> = names.iter().map(|name| (name.as_str(), 300_000)).collect();
+    let made = Arc::new(make("folder", 64 << 10, &files));
+    let seeder = Seeder::start(&made, 0).await;
+    let bench = engine().await;
+    let place = Place::new(&made);
+    let store = place.open(&made);
+    let swarm = bench.enter(&store, &[seeder.address]).await;
+    let copied = async {
+        for file in 0..made.metainfo.files.len() {
+            assert_file(&made, &store, file, &swarm).await;
+        }
+    };
+    // At 5 s each, as librqbit alone has it, 150 s.
+    timeout(LIMIT, copied).await.unwrap();
+    assert!(swarm.peers().known <= 3, "the visitor is one peer: {:?}", swarm.peers());
     swarm.leave().await;
 }
