@@ -1,5 +1,6 @@
 //! magnetfs mounts torrents as a directory: every file is there at once, at its full size, and seekable.
 
 pub mod config;
+pub mod control;
 pub mod text;
 pub mod torrents;
