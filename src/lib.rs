@@ -2,5 +2,6 @@
 
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod text;
 pub mod torrents;

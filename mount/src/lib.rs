@@ -1,6 +1,19 @@
 //! The kernel side of magnetfs: shows a [`Catalog`] of files through FUSE, so that no reader, dead torrent or slow
 //! disk can hang the mount. It knows nothing of torrents, HTTP or the command line.
 
+mod attach;
 mod catalog;
+mod failed;
+mod filesystem;
+mod fuse;
+mod handles;
+mod mount;
+mod mountpoint;
+mod reads;
+mod report;
+mod signals;
+mod tree;
 
 pub use catalog::{Catalog, Content, Entry, FileStatus, Group, Groups, Kind, ReadError, Space};
+pub use mount::{Mount, MountOptions};
+pub use mountpoint::{MountError, clear_dead_mount, is_mounted};

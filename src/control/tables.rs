@@ -17,14 +17,8 @@ const HASH_FROM_WIDTH: u16 = 96;
 /// A state in a word, with how far it is where that is not the share of bytes here.
 pub fn state(report: &TorrentReport) -> String {
     match (report.state, report.bytes_checked) {
-        (State::Resolving, _) => "resolving".to_owned(),
-        (State::Parked, _) => "parked".to_owned(),
-        (State::Active, _) => "active".to_owned(),
-        (State::Paused, _) => "paused".to_owned(),
         (State::Checking, Some(checked)) => format!("checking {}", text::percent(checked, report.size)),
-        (State::Checking, None) => "checking".to_owned(),
-        (State::Complete, _) => "complete".to_owned(),
-        (State::Error, _) => "error".to_owned(),
+        (state, _) => state.word().to_owned(),
     }
 }
 

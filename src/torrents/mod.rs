@@ -1,7 +1,24 @@
 //! The library: known torrents, their files, and their state on disk.
 
+mod content;
+mod engine;
+mod info_hash;
+mod library;
+mod metainfo;
+pub mod names;
 mod report;
-mod space;
+mod seeder;
+mod shelf;
+mod source;
+mod store;
 
+pub use content::{Activate, OpenFile};
+pub use engine::{Demand, Engine, EngineError, EngineOptions, PeerCounts, Reader, Swarm};
+pub use info_hash::{InfoHash, NotAnInfoHash};
+pub use library::{AddOptions, Added, Entrance, Library, LibraryError, LibraryFile, LibraryOptions};
+pub use metainfo::{File, METAINFO_LIMIT, Metainfo, MetainfoError, NameProblem};
 pub use report::{Download, FileReport, LibraryReport, State, TorrentDetail, TorrentReport};
-pub use space::Floor;
+pub use seeder::Seeder;
+pub use shelf::{Holder, Options, Shelf, ShelfError, Shelved};
+pub use source::{Magnet, Source, SourceError, fetch, read_file};
+pub use store::{Disk, Floor, FreeSpace, FreeSpaceReport, Store, StoreError};

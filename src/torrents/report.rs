@@ -36,6 +36,21 @@ pub enum State {
     Error,
 }
 
+impl State {
+    /// The word of `list`, of `--json` and of the extended attribute.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Resolving => "resolving",
+            State::Parked => "parked",
+            State::Active => "active",
+            State::Paused => "paused",
+            State::Checking => "checking",
+            State::Complete => "complete",
+            State::Error => "error",
+        }
+    }
+}
+
 /// One torrent in a line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TorrentReport {

@@ -1,0 +1,102 @@
+# demo, test, bench, install: each first installs what it needs (Debian packages, with sudo when not root), and says
+# what and why. Where everything is there already, nothing is asked of the network.
+
+PREFIX ?= /usr/local
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+PROGRAM := $(TARGET)/release/magnetfs
+SOURCES := Cargo.toml Cargo.lock $(shell find src mount -name '*.rs' -o -name Cargo.toml)
+
+# What is looked for, and the package that has it.
+#
+# To build: a linker, and a C compiler for the cryptography of https trackers.
+BUILD_NEEDS := cc:build-essential
+# To run: a user who is not root mounts through fusermount3.
+RUN_NEEDS := fusermount3:fuse3
+# To play.
+DEMO_NEEDS := $(BUILD_NEEDS) $(RUN_NEEDS) ffmpeg:ffmpeg
+# To seed, to read and to play, as other people's programs do it, and to check the units.
+TEST_NEEDS := $(DEMO_NEEDS) libtorrent:python3-libtorrent transmission-daemon:transmission-daemon \
+	transmission-create:transmission-cli mpv:mpv fio:fio getfattr:attr setpriv:util-linux cmp:diffutils \
+	systemd-analyze:systemd
+# To compare with.
+BENCH_NEEDS := $(TEST_NEEDS) btfs:btfs
+
+# need WHY,COMMAND:PACKAGE…
+define need
+	@missing=; for pair in $(2); do \
+		command=$${pair%%:*}; package=$${pair##*:}; \
+		case $$command in \
+			libtorrent) /usr/bin/python3 -c 'import libtorrent' 2>/dev/null && continue ;; \
+			*) PATH=$$PATH:/usr/sbin:/sbin command -v $$command >/dev/null && continue ;; \
+		esac; \
+		missing="$$missing $$package"; \
+	done; \
+	[ -n "$$missing" ] || exit 0; \
+	echo "$(1), these Debian packages are missing:$$missing"; \
+	if [ "$$(id -u)" = 0 ]; then as_root=; else as_root=sudo; fi; \
+	command -v apt-get >/dev/null || { echo "There is no apt-get here: install them, then call make again."; exit 1; }; \
+	if [ -n "$$as_root" ] && ! command -v sudo >/dev/null; then \
+		echo "There is no sudo here: as root, run apt-get install$$missing"; exit 1; \
+	fi; \
+	install="$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing"; \
+	echo $$install; \
+	$$install || { echo "The lists of packages may be old."; $$as_root apt-get update -q && $$install; } || exit 1; \
+	case "$$missing" in *transmission-daemon*) \
+		if [ -d /run/systemd/system ]; then \
+			echo "The tests start transmission-daemon themselves; its service, which Debian starts, is stopped."; \
+			$$as_root systemctl disable --now transmission-daemon; \
+		fi ;; \
+	esac
+endef
+
+.PHONY: all demo test bench install uninstall
+
+all: $(PROGRAM)
+
+$(PROGRAM): $(SOURCES)
+	$(call need,To build the program,$(BUILD_NEEDS))
+	$(CARGO) build --release --locked
+	@touch $@
+
+demo:
+	$(call need,For the demo,$(DEMO_NEEDS))
+	@$(MAKE) --no-print-directory $(PROGRAM)
+	$(PROGRAM) demo
+
+# `cargo test` ends with a line `test result: N passed; N failed` for each of its programs.
+test:
+	$(call need,For the tests,$(TEST_NEEDS))
+	@$(CARGO) clippy --version >/dev/null 2>&1 && $(CARGO) fmt --version >/dev/null 2>&1 \
+		|| rustup component add clippy rustfmt
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) test --workspace --locked -- --test-threads=2
+
+bench:
+	$(call need,For the bench,$(BENCH_NEEDS))
+	$(CARGO) bench --bench side_by_side --locked
+
+# Where the binary is there and newer than its source, this needs no Rust: `make && sudo make install`.
+install: $(PROGRAM)
+	$(call need,To run the program,$(RUN_NEEDS))
+	install -D -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/magnetfs
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	install -d $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/lib/systemd/user
+	$(PROGRAM) man > $(DESTDIR)$(PREFIX)/share/man/man1/magnetfs.1
+	$(PROGRAM) completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/magnetfs
+	$(PROGRAM) completions zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_magnetfs
+	$(PROGRAM) completions fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/magnetfs.fish
+	for kind in system user; do for unit in systemd/$$kind/*; do \
+		sed 's|/usr/local/|$(PREFIX)/|g' $$unit > $(DESTDIR)$(PREFIX)/lib/systemd/$$kind/$${unit##*/} || exit 1; \
+	done; done
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/magnetfs $(DESTDIR)$(PREFIX)/share/man/man1/magnetfs.1
+	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/magnetfs
+	rm -f $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_magnetfs
+	rm -f $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/magnetfs.fish
+	for kind in system user; do for unit in systemd/$$kind/*; do \
+		rm -f $(DESTDIR)$(PREFIX)/lib/systemd/$$kind/$${unit##*/}; \
+	done; done

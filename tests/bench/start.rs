@@ -1,0 +1,174 @@
+//! How long a player waits on a swarm of 8 Mbit/s: the first byte, and the first fragment of `ffmpeg -c copy`, against
+//! btfs on the same swarm.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::limit::{Held, Registration, unmount};
+use crate::support::media::{Film, film};
+use crate::support::swarm::{Libtorrent, Seeding};
+use crate::support::torrents::{Bencode, Torrent};
+use crate::support::{Background, DaemonOptions, Work, eventually, is_mounted, shell};
+use crate::table;
+
+const SEEDERS: u8 = 4;
+/// 8 Mbit/s among all of them.
+const EACH_BYTES_PER_SECOND: u64 = 250_000;
+/// What takes longer is written down as such.
+const PATIENCE: Duration = Duration::from_secs(120);
+const ROUNDS: usize = 3;
+
+pub(crate) fn compare() {
+    let mut rows = Vec::new();
+    for kind in [Film::Mp4IndexFirst, Film::Mp4IndexLast, Film::Matroska] {
+        let plain = film(kind);
+        for (what, script) in [
+            ("first byte", r#"exec head -c 1 "$1""#),
+            ("first fragment", FRAGMENT),
+            ("first fragment from 60 s on", FRAGMENT_AFTER_SEEK),
+        ] {
+            let ours = median((0..ROUNDS).map(|_| magnetfs(&plain, script)).collect());
+            let theirs = median((0..ROUNDS).map(|_| btfs(&plain, script)).collect());
+            rows.push((format!("{}, {what}", plain.name), vec![ours, theirs]));
+        }
+    }
+    table(
+        "A film of 20 Mbit/s on a swarm of 8 Mbit/s, seconds",
+        &["magnetfs", "btfs"],
+        &rows,
+    );
+}
+
+/// Ends when the first fragment begins to come: FFmpeg writes it in one go. The shell waits for `grep` alone.
+const FRAGMENT: &str = r#"{ ffmpeg -nostdin -v error -i "$1" -map 0:v -c copy -f mp4 \
+    -movflags frag_keyframe+empty_moov+default_base_moof pipe: 2>/dev/null & } | grep -a -m 1 -o -q mdat"#;
+const FRAGMENT_AFTER_SEEK: &str = r#"{ ffmpeg -nostdin -v error -ss 60 -i "$1" -map 0:v -c copy -f mp4 \
+    -movflags frag_keyframe+empty_moov+default_base_moof pipe: 2>/dev/null & } | grep -a -m 1 -o -q mdat"#;
+
+fn median(mut times: Vec<Option<Duration>>) -> String {
+    // None, which is too late, is the longest.
+    times.sort_by_key(|time| time.unwrap_or(Duration::MAX));
+    match times[times.len() / 2] {
+        Some(time) => format!("{:.1}", time.as_secs_f64()),
+        None => format!("over {}", PATIENCE.as_secs()),
+    }
+}
+
+/// The time until a command on the file has got what it waits for.
+fn timed(path: &Path, script: &str) -> Option<Duration> {
+    let outcome = Background::spawn(&mut shell(script, &[path.as_os_str()])).outcome(PATIENCE)?;
+    outcome.status.success().then_some(outcome.took)
+}
+
+/// Seeders and a tracker that names them, and a .torrent with that tracker.
+struct Swarm {
+    torrent: PathBuf,
+    _seeders: Vec<Libtorrent>,
+}
+
+impl Swarm {
+    fn new(work: &Work, plain: &Torrent) -> Self {
+        let seeders: Vec<Libtorrent> = (0..SEEDERS)
+            .map(|number| {
+                // libtorrent, which btfs is made of, connects to an address once whatever the port.
+                let address = SocketAddr::from(([127, 0, 0, 2 + number], 0));
+                let limit = EACH_BYTES_PER_SECOND;
+                Libtorrent::seed_with(
+                    &[plain],
+                    &Seeding {
+                        address: Some(address),
+                        upload_limit: limit,
+                        ..Seeding::default()
+                    },
+                )
+            })
+            .collect();
+        let tracker = tracker(seeders.iter().map(|seeder| seeder.address).collect());
+        // What the film's own .torrent holds is `d4:info…e`; the announce goes before it.
+        let bytes = fs::read(&plain.path).expect("the film's torrent");
+        let announce = format!("http://{tracker}/announce");
+        let mut with_tracker = b"d8:announce".to_vec();
+        with_tracker.extend(Bencode::text(&announce).encoded());
+        with_tracker.extend(&bytes[1..]);
+        let torrent = work.path().join("film.torrent");
+        fs::write(&torrent, with_tracker).expect("a .torrent file");
+        Self {
+            torrent,
+            _seeders: seeders,
+        }
+    }
+}
+
+fn tracker(peers: Vec<SocketAddr>) -> SocketAddr {
+    let mut compact = Vec::new();
+    for peer in &peers {
+        if let SocketAddr::V4(peer) = peer {
+            compact.extend(peer.ip().octets());
+            compact.extend(peer.port().to_be_bytes());
+        }
+    }
+    let body =
+        Bencode::dictionary([("interval", Bencode::Integer(1800)), ("peers", Bencode::Bytes(compact))]).encoded();
+    let listener = TcpListener::bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let address = listener.local_addr().expect("its address");
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.read(&mut [0; 4096]);
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                body.len()
+            );
+            let _ = stream.write_all(&[head.as_bytes(), &body].concat());
+        }
+    });
+    address
+}
+
+fn magnetfs(plain: &Torrent, script: &str) -> Option<Duration> {
+    let work = Work::new();
+    let swarm = Swarm::new(&work, plain);
+    let options = DaemonOptions::new(&work)
+        .option("--trackers", "on")
+        .option("--read-deadline", "120");
+    let began = Instant::now();
+    let daemon = options.argument(&swarm.torrent).start();
+    let mounted = began.elapsed();
+    let time = timed(&daemon.path(&plain.name), script);
+    daemon.stop();
+    // From the start of the program on, for both.
+    time.map(|time| mounted + time)
+}
+
+fn btfs(plain: &Torrent, script: &str) -> Option<Duration> {
+    let work = Work::new();
+    let swarm = Swarm::new(&work, plain);
+    let (mount, data) = (work.directory("mount"), work.directory("data"));
+    let _mount = Registration::of(Held::Mount(mount.clone()));
+    let began = Instant::now();
+    let mut command = Command::new("btfs");
+    command
+        .arg("-f")
+        .arg(format!("--data-directory={}", data.display()))
+        .arg(&swarm.torrent)
+        .arg(&mount);
+    let client = Background::spawn(&mut command);
+    let path = mount.join(&plain.name);
+    eventually("btfs mounts", Duration::from_secs(20), || {
+        is_mounted(&mount).then_some(())
+    });
+    // It aborts when its mount is touched in its first moments.
+    let touched = Instant::now();
+    eventually("btfs is ready", Duration::from_secs(20), || {
+        (touched.elapsed() > Duration::from_millis(150) && path.exists()).then_some(())
+    });
+    let mounted = began.elapsed();
+    let time = timed(&path, script);
+    unmount(&mount);
+    drop(client);
+    time.map(|time| mounted + time)
+}

@@ -1,0 +1,14 @@
+//! The whole program from outside: the binary, real mounts, real seeders on loopback.
+
+mod bad_input;
+mod bytes;
+mod control;
+mod hang;
+mod house;
+mod library;
+mod ordinary_user;
+mod outage;
+mod players;
+mod seeders;
+mod support;
+mod systemd;
