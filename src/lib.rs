@@ -2,6 +2,9 @@
 
 pub mod config;
 pub mod control;
+pub mod daemon;
 pub mod demo;
+pub mod logging;
+pub mod progress;
 pub mod text;
 pub mod torrents;

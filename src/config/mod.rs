@@ -26,6 +26,8 @@ pub const FREE_SPACE_FLOOR: Floor = Floor::Percent(5.0);
 pub struct Config {
     /// Absolute.
     pub data_dir: PathBuf,
+    /// Whether the command line named it, so that another command must name it too.
+    pub data_dir_named: bool,
     /// The control socket, absolute.
     pub socket: PathBuf,
     /// Whether someone named the socket; else it lies in a folder that is ours alone.
@@ -96,13 +98,12 @@ impl Config {
             },
         };
         flags.make_absolute(&surroundings.directory);
-        Config::resolve(
-            flags.over(Settings::from_variables(surroundings)?).over(in_file),
-            surroundings,
-        )
+        let data_dir_named = flags.data_dir.is_some();
+        let layers = flags.over(Settings::from_variables(surroundings)?).over(in_file);
+        Config::resolve(layers, data_dir_named, surroundings)
     }
 
-    fn resolve(settings: Settings, surroundings: &Surroundings) -> Result<Config, SettingsError> {
+    fn resolve(settings: Settings, data_dir_named: bool, surroundings: &Surroundings) -> Result<Config, SettingsError> {
         let data_dir = match settings.data_dir {
             Some(data_dir) => data_dir,
             None => surroundings.data_dir().ok_or(SettingsError::NoDataDir)?,
@@ -112,6 +113,7 @@ impl Config {
             socket: settings.socket.unwrap_or_else(|| surroundings.socket(&data_dir)),
             socket_named,
             data_dir,
+            data_dir_named,
             log: settings.log.unwrap_or_default(),
             log_level: settings.log_level,
             download: settings.download.unwrap_or_default(),
