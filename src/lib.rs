@@ -1,4 +1,10 @@
 //! magnetfs mounts torrents as a directory: every file is there at once, at its full size, and seekable.
 
+pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod demo;
+pub mod logging;
+pub mod progress;
+pub mod text;
 pub mod torrents;

@@ -274,7 +274,10 @@ pub(crate) fn unmount(path: &Path, device: &str) -> Result<(), MountError> {
 }
 
 /// Takes the topmost mount out of the tree at once, whoever uses it.
-pub(crate) fn detach(path: &Path) -> Result<(), MountError> {
+///
+/// # Errors
+/// If the user may not, or the kernel refuses. What is not mounted is no error.
+pub fn detach(path: &Path) -> Result<(), MountError> {
     match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
         Err(Errno::PERM) => fusermount(&["-u", "-z"], path),
