@@ -63,7 +63,8 @@ struct Keeper {
     visitor: Option<SocketAddr>,
     visited: Instant,
     visits: u32,
-    /// At the last look nothing was left to fetch, so that whoever could fetch sleeps.
+    /// At the last look little or nothing was left to fetch, so that whoever could fetch sleeps, most likely. Waking
+    /// who is awake does no harm.
     asleep: bool,
     /// The youngest demand that was seen, and when.
     youngest: (Option<u64>, Instant),
@@ -173,7 +174,7 @@ impl Keeper {
         let store = &self.inner.store;
         self.asleep = self.cursors.iter().all(|Cursor { position, .. }| {
             store
-                .first_missing(position.file, position.offset, LOOK_AHEAD)
+                .first_missing(position.file, position.offset, LOOK_AHEAD / 2)
                 .is_none()
         });
         let (kept, mut free): (Vec<Cursor>, Vec<Cursor>) = self

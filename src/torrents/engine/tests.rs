@@ -653,3 +653,25 @@ async fn a_folder_of_small_files_is_copied_without_a_pause_at_each() {
     assert!(swarm.peers().known <= 3, "the visitor is one peer: {:?}", swarm.peers());
     swarm.leave().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seek_when_all_ahead_was_fetched_wakes_the_peers() {
+    let made = film("seek", 112);
+    let seeder = Seeder::start(&made, 0).await;
+    let bench = engine().await;
+    let place = Place::new(&made);
+    let store = place.open(&made);
+    let swarm = bench.enter(&store, &[seeder.address]).await;
+    let opened = open(&store, 0, &swarm);
+    read(&opened, 0, 10).await.unwrap();
+    for seek in [36, 72, 108] {
+        let ahead = (seek as u64 - 36) << 20;
+        until("all ahead is fetched", || {
+            store.first_missing(0, ahead, 32 << 20).is_none()
+        })
+        .await;
+        let read = timeout(Duration::from_secs(2), opened.clone().read_at((seek * MIB) as u64, 10)).await;
+        assert!(read.expect("not woken").unwrap() == made.file(0)[seek * MIB..seek * MIB + 10]);
+    }
+    swarm.leave().await;
+}
