@@ -16,4 +16,4 @@ mod tree;
 
 pub use catalog::{Catalog, Content, Entry, FileStatus, Group, Groups, Kind, ReadError, Space};
 pub use mount::{Mount, MountOptions};
-pub use mountpoint::{MountError, clear_dead_mount, detach, is_mounted};
+pub use mountpoint::{MountError, all_mounts, clear_dead_mount, detach, is_mounted};

@@ -14,6 +14,11 @@ const NAME_WIDTH: u16 = 16;
 /// On a narrower terminal the name needs the room more than the info hash does.
 const HASH_FROM_WIDTH: u16 = 96;
 
+/// Columns of the terminal that stdout is; `None` where it is none.
+pub fn terminal_width() -> Option<u16> {
+    Table::new().width()
+}
+
 /// A state in a word, with how far it is where that is not the share of bytes here.
 pub fn state(report: &TorrentReport) -> String {
     match (report.state, report.bytes_checked) {
