@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::{Mutex, RwLock};
 use rustix::io::Errno;
 use tokio::runtime::Handle as Runtime;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::catalog::{Catalog, FileStatus, Groups, Kind};
 use crate::deadline::Limits;
@@ -66,7 +66,6 @@ pub(crate) struct Filesystem<C: Catalog, Backing> {
     pub(crate) passthrough: Arc<AtomicBool>,
     /// Names that the kernel must forget. Bounded by the number of names that were ever shown at once.
     stale: Mutex<HashSet<(u64, OsString)>>,
-    stale_grew: Notify,
 }
 
 impl<C: Catalog, Backing: Send + Sync + 'static> Filesystem<C, Backing> {
@@ -93,7 +92,6 @@ impl<C: Catalog, Backing: Send + Sync + 'static> Filesystem<C, Backing> {
             reporter: Reporter::default(),
             passthrough,
             stale: Mutex::default(),
-            stale_grew: Notify::new(),
         }
     }
 
@@ -122,7 +120,6 @@ impl<C: Catalog, Backing: Send + Sync + 'static> Filesystem<C, Backing> {
         }
         if !change.names.is_empty() {
             self.stale.lock().extend(change.names);
-            self.stale_grew.notify_one();
         }
     }
 
@@ -133,8 +130,8 @@ impl<C: Catalog, Backing: Send + Sync + 'static> Filesystem<C, Backing> {
         forget: impl Fn(u64, &OsStr) -> io::Result<()> + Clone + Send + 'static,
     ) {
         let mut groups = self.catalog.groups();
-        let mut owner_lives = true;
         loop {
+            // A change that a lookup took in already has left its stale names here as well.
             self.refresh();
             let stale: Vec<(u64, OsString)> = self.stale.lock().drain().collect();
             if !stale.is_empty() {
@@ -149,9 +146,8 @@ impl<C: Catalog, Backing: Send + Sync + 'static> Filesystem<C, Backing> {
                 // An error means that the runtime is stopping, and so are we.
                 let _ = told.await;
             }
-            tokio::select! {
-                changed = groups.changed(), if owner_lives => owner_lives = changed.is_ok(),
-                () = self.stale_grew.notified() => {}
+            if groups.changed().await.is_err() {
+                return;
             }
         }
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use magnetfs_mount::{Mount, MountError, clear_dead_mount, is_mounted};
 use rustix::process::Signal;
+use tokio::signal::unix::SignalKind;
 
 use crate::fake::Fake;
 use crate::support::{
@@ -220,7 +221,13 @@ fn serve_until_killed() {
     match Mount::start(fake, options, runtime.handle().clone()) {
         Ok(mut mount) => {
             println!("\nserving, passthrough {}", mount.passthrough());
-            runtime.block_on(mount.ended());
+            runtime.block_on(async {
+                let mut asked_to_stop = tokio::signal::unix::signal(SignalKind::terminate()).unwrap();
+                tokio::select! {
+                    () = mount.ended() => {}
+                    _ = asked_to_stop.recv() => {}
+                }
+            });
             println!("\nended: {:?}", mount.stop());
         }
         Err(error) => println!("\nrefused: {error}"),
@@ -360,6 +367,25 @@ fn an_ordinary_user_mounts_through_fusermount3() {
             output.contains("ended: Ok(())") && output.contains("passthrough"),
             "{output}"
         );
+
+        // Busy, it is detached.
+        let server = serve_as_nobody(&point, "0666", "A=b");
+        soon("it serves", || has_said(&server, "serving"));
+        let process = server.id().to_string();
+        let path = point.path.to_str().unwrap();
+        let script = r#"exec 3<"$1/ready"; echo open; exec cat "$1/film""#;
+        let as_nobody = r#"exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -c "$1" sh "$2""#;
+        let reader = start(
+            "nsenter",
+            &["-t", &process, "-m", "sh", "-c", as_nobody, "sh", script, path],
+        );
+        soon("the reader waits", || {
+            has_said(&reader, "open") && read(format!("/proc/{}/status", reader.id())).contains("State:\tD")
+        });
+        server.signal(Signal::TERM);
+        let output = server.end_within(5 * SECOND).ok();
+        assert!(output.contains("ended: Ok(())"), "{output}");
+        assert!(reader.end_within(SECOND).text().contains("nput/output error"));
 
         let output = serve_as_nobody(&point, "0600", "A=b").end_within(5 * SECOND).ok();
         assert!(
