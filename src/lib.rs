@@ -1,5 +1,13 @@
 //! magnetfs mounts torrents as a directory: every file is there at once, at its full size, and seekable.
 
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod demo;
+pub mod doctor;
+pub mod logging;
+pub mod progress;
 pub mod swarm;
+pub mod text;
 pub mod torrents;

@@ -1,3 +1,7 @@
 //! The program `magnetfs`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    magnetfs::cli::run(std::env::args_os())
+}

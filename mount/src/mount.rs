@@ -10,10 +10,11 @@ use tokio::sync::watch;
 
 use crate::attach::{Attached, attach};
 use crate::catalog::Catalog;
+use crate::deadline::Limits;
 use crate::filesystem::{Filesystem, Owner};
 use crate::fuse::Session;
 use crate::mountpoint::{self, MountError};
-use crate::reads::{Limits, Reads};
+use crate::reads::Reads;
 
 /// How often the threads of waiting reads are looked at: an interrupted reader ends within half a second.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);

@@ -104,6 +104,13 @@ pub fn is_mounted(path: &Path) -> Option<String> {
     mounted(&resolve(path)).map(|mounted| mounted.kind)
 }
 
+/// Every mount point of magnetfs, served or dead, from the kernel's table; none of them is asked.
+pub fn all_mounts() -> Vec<PathBuf> {
+    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let ours = parse(&table).into_iter().filter(|mounted| mounted.kind == TYPE);
+    ours.map(|mounted| mounted.point).collect()
+}
+
 /// The topmost mount at a resolved path.
 pub(crate) fn mounted(path: &Path) -> Option<Mounted> {
     let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
@@ -274,7 +281,10 @@ pub(crate) fn unmount(path: &Path, device: &str) -> Result<(), MountError> {
 }
 
 /// Takes the topmost mount out of the tree at once, whoever uses it.
-pub(crate) fn detach(path: &Path) -> Result<(), MountError> {
+///
+/// # Errors
+/// If the user may not, or the kernel refuses. What is not mounted is no error.
+pub fn detach(path: &Path) -> Result<(), MountError> {
     match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
         Err(Errno::PERM) => fusermount(&["-u", "-z"], path),

@@ -163,3 +163,52 @@ impl<A> fmt::Debug for OpenFile<A> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::torrents::store::{Disk, Floor, FreeSpace};
+    use crate::torrents::testing::{Place, fill, make};
+
+    /// A torrent that is paused, and how often it was asked for.
+    struct Refuses(Arc<AtomicUsize>);
+
+    impl Activate for Refuses {
+        async fn activate(&self) -> Result<Arc<Swarm>, ReadError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Err(ReadError::Paused)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_torrent_is_activated_only_for_what_is_missing() {
+        let made = make("content", 1 << 14, &[("a", 100_000), ("b", 50)]);
+        let place = Place::new(&made);
+        let store = place.open(&made);
+        (0..3).for_each(|piece| fill(&store, &made, piece));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let opened = Arc::new(OpenFile::new(store, 0, Refuses(asked.clone())));
+        let read = opened.clone().read_at(5, 3 * (1 << 14) - 5).await.unwrap();
+        assert!(read == made.file(0)[5..3 * (1 << 14)]);
+        assert!(opened.clone().read_at(100_000, 0).await.unwrap().is_empty());
+        assert_eq!(asked.load(Ordering::Relaxed), 0);
+        assert!(matches!(
+            opened.read_at(0, 3 * (1 << 14) + 1).await,
+            Err(ReadError::Paused)
+        ));
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn below_the_floor_nobody_is_asked_for_what_could_not_be_stored() {
+        let made = make("full", 1 << 14, &[("a", 100_000)]);
+        let place = Place::new(&made);
+        let disk = Disk::new(FreeSpace::with_probe(Floor::Percent(5.0), Box::new(|| Ok((1000, 49)))));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let opened = Arc::new(OpenFile::new(place.open_on(&made, &disk), 0, Refuses(asked.clone())));
+        assert!(matches!(opened.read_at(0, 1).await, Err(ReadError::NoSpace)));
+        assert_eq!(asked.load(Ordering::Relaxed), 0);
+    }
+}

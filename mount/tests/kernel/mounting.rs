@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use magnetfs_mount::{Mount, MountError, clear_dead_mount, is_mounted};
 use rustix::process::Signal;
+use tokio::signal::unix::SignalKind;
 
 use crate::fake::Fake;
 use crate::support::{
     MountPoint, Running, Server, limit, options, read, run, runtime, sh, soon, start, start_command, start_python,
-    within,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -221,7 +221,13 @@ fn serve_until_killed() {
     match Mount::start(fake, options, runtime.handle().clone()) {
         Ok(mut mount) => {
             println!("\nserving, passthrough {}", mount.passthrough());
-            runtime.block_on(mount.ended());
+            runtime.block_on(async {
+                let mut asked_to_stop = tokio::signal::unix::signal(SignalKind::terminate()).unwrap();
+                tokio::select! {
+                    () = mount.ended() => {}
+                    _ = asked_to_stop.recv() => {}
+                }
+            });
             println!("\nended: {:?}", mount.stop());
         }
         Err(error) => println!("\nrefused: {error}"),
@@ -247,9 +253,10 @@ fn what_a_killed_daemon_leaves_is_cleared_at_the_next_start() {
         let point = MountPoint::new();
         let path = point.path.to_str().unwrap().to_owned();
         let served = || run("stat", &["-c", "%s", &format!("{path}/film")]).text() == "1000";
-        for round in 0..2 {
+        for _ in 0..2 {
             let victim = serve_elsewhere(&point);
-            soon("it serves", served);
+            soon("it serves", || has_said(&victim, "serving"));
+            assert!(served());
             assert!(
                 !clear_dead_mount(&point.path).unwrap(),
                 "a mount that is served is not dead"
@@ -284,11 +291,7 @@ fn a_hung_daemon_does_not_hang_the_next_start() {
     limit(30, || {
         let point = MountPoint::new();
         let victim = serve_elsewhere(&point);
-        soon("it serves", || {
-            run("stat", &[&format!("{}/film", point.path.display())])
-                .status
-                .success()
-        });
+        soon("it serves", || has_said(&victim, "serving"));
         victim.signal(Signal::STOP);
         let start = Instant::now();
         let (fake, runtime) = (Fake::new(), runtime());
@@ -335,25 +338,14 @@ fn an_ordinary_user_mounts_through_fusermount3() {
     limit(60, || {
         let point = MountPoint::new();
         let server = serve_as_nobody(&point, "0666", "A=b");
-        soon("it serves", || {
-            server.output().windows(7).any(|part| part == b"serving")
-        });
+        soon("it serves", || has_said(&server, "serving"));
         let process = server.id().to_string();
         let inside = |script: &str| {
             let as_nobody = "exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -c \"$1\" sh \"$2\"";
+            let path = point.path.to_str().unwrap();
             run(
                 "nsenter",
-                &[
-                    "-t",
-                    &process,
-                    "-m",
-                    "sh",
-                    "-c",
-                    as_nobody,
-                    "sh",
-                    script,
-                    point.path.to_str().unwrap(),
-                ],
+                &["-t", &process, "-m", "sh", "-c", as_nobody, "sh", script, path],
             )
         };
         assert!(
@@ -375,6 +367,25 @@ fn an_ordinary_user_mounts_through_fusermount3() {
             output.contains("ended: Ok(())") && output.contains("passthrough"),
             "{output}"
         );
+
+        // Busy, it is detached.
+        let server = serve_as_nobody(&point, "0666", "A=b");
+        soon("it serves", || has_said(&server, "serving"));
+        let process = server.id().to_string();
+        let path = point.path.to_str().unwrap();
+        let script = r#"exec 3<"$1/ready"; echo open; exec cat "$1/film""#;
+        let as_nobody = r#"exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -c "$1" sh "$2""#;
+        let reader = start(
+            "nsenter",
+            &["-t", &process, "-m", "sh", "-c", as_nobody, "sh", script, path],
+        );
+        soon("the reader waits", || {
+            has_said(&reader, "open") && read(format!("/proc/{}/status", reader.id())).contains("State:\tD")
+        });
+        server.signal(Signal::TERM);
+        let output = server.end_within(5 * SECOND).ok();
+        assert!(output.contains("ended: Ok(())"), "{output}");
+        assert!(reader.end_within(SECOND).text().contains("nput/output error"));
 
         let output = serve_as_nobody(&point, "0600", "A=b").end_within(5 * SECOND).ok();
         assert!(

@@ -135,7 +135,7 @@ impl Swarm {
         self.inner.uploaded_before.load(Ordering::Relaxed) + self.inner.live_stats().2
     }
 
-    /// When a connected peer last sent a block of this torrent, to a quarter of a second, as long as somebody waits.
+    /// When a connected peer last sent a block of this torrent, to a tenth of a second, as long as somebody waits.
     pub fn last_block(&self) -> Option<Instant> {
         *self.inner.growth.lock()
     }

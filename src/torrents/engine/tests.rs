@@ -139,9 +139,13 @@ struct Bench {
 }
 
 async fn engine() -> Bench {
+    engine_at(Some(([127, 0, 0, 1], 0).into())).await
+}
+
+async fn engine_at(listen: Option<SocketAddr>) -> Bench {
     let state = tempfile::tempdir().unwrap();
     let options = EngineOptions {
-        listen: None,
+        listen,
         dht: false,
         lsd: false,
         upnp: false,
@@ -314,7 +318,6 @@ async fn after_a_clean_stop_nothing_is_fetched_again() {
     assert_file(&made, &store, 0, &swarm).await;
     assert_file(&made, &store, 1, &swarm).await;
     assert!(swarm.fetched() <= 256 << 10, "{} bytes", swarm.fetched());
-    // And what was verified is offered to others.
     swarm.leave().await;
 }
 
@@ -328,6 +331,11 @@ async fn a_corrupt_seeder_beside_a_good_one_never_gets_a_byte_through() {
     let store = place.open(&made);
     let swarm = bench.enter(&store, &[bad.address, good.address]).await;
     assert_file(&made, &store, 0, &swarm).await;
+    let sent = bad.session.stats_snapshot().counters.uploaded_bytes;
+    assert!(
+        sent >= 256 << 10 && swarm.fetched() > store.total_here(),
+        "the bad one was never asked"
+    );
     swarm.leave().await;
 }
 
@@ -588,5 +596,82 @@ async fn a_fault_of_the_disk_fails_the_read_at_once() {
     ));
     std::fs::remove_dir(place.stored(&made, 0)).unwrap();
     assert_file(&made, &store, 0, &swarm).await;
+    swarm.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_verified_is_given_to_others() {
+    let made = film("given", 4);
+    let place = Place::new(&made);
+    let store = place.open(&made);
+    (0..made.metainfo.piece_count).for_each(|piece| fill(&store, &made, piece));
+    let bench = engine().await;
+    let swarm = bench.enter(&store, &[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let options = SessionOptions {
+        dht: None,
+        disable_trackers: true,
+        disable_local_service_discovery: true,
+        ..SessionOptions::default()
+    };
+    let leecher = Session::new_with_opts(folder.path().to_owned(), options).await.unwrap();
+    let options = AddTorrentOptions {
+        initial_peers: Some(vec![bench.engine.listens_at().unwrap()]),
+        output_folder: Some(folder.path().to_str().unwrap().to_owned()),
+        ..AddTorrentOptions::default()
+    };
+    let torrent = AddTorrent::from_bytes(made.torrent.clone());
+    let added = leecher
+        .add_torrent(torrent, Some(options))
+        .await
+        .unwrap()
+        .into_handle()
+        .unwrap();
+    timeout(LIMIT, added.wait_until_completed()).await.unwrap().unwrap();
+    assert!(std::fs::read(folder.path().join("film")).unwrap() == made.file(0));
+    assert!(swarm.uploaded() >= 4 * MIB as u64 - 3000);
+    swarm.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_small_files_is_copied_without_a_pause_at_each() {
+    let names: Vec<String> = (0..30).map(|index| format!("{index:02}")).collect();
+    let files: Vec<(&str, usize)> = names.iter().map(|name| (name.as_str(), 300_000)).collect();
+    let made = Arc::new(make("folder", 64 << 10, &files));
+    let seeder = Seeder::start(&made, 0).await;
+    let bench = engine().await;
+    let place = Place::new(&made);
+    let store = place.open(&made);
+    let swarm = bench.enter(&store, &[seeder.address]).await;
+    let copied = async {
+        for file in 0..made.metainfo.files.len() {
+            assert_file(&made, &store, file, &swarm).await;
+        }
+    };
+    // At 5 s each, as librqbit alone has it, 150 s.
+    timeout(LIMIT, copied).await.unwrap();
+    assert!(swarm.peers().known <= 3, "the visitor is one peer: {:?}", swarm.peers());
+    swarm.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seek_when_all_ahead_was_fetched_wakes_the_peers() {
+    let made = film("seek", 112);
+    let seeder = Seeder::start(&made, 0).await;
+    let bench = engine().await;
+    let place = Place::new(&made);
+    let store = place.open(&made);
+    let swarm = bench.enter(&store, &[seeder.address]).await;
+    let opened = open(&store, 0, &swarm);
+    read(&opened, 0, 10).await.unwrap();
+    for seek in [36, 72, 108] {
+        let ahead = (seek as u64 - 36) << 20;
+        until("all ahead is fetched", || {
+            store.first_missing(0, ahead, 32 << 20).is_none()
+        })
+        .await;
+        let read = timeout(Duration::from_secs(2), opened.clone().read_at((seek * MIB) as u64, 10)).await;
+        assert!(read.expect("not woken").unwrap() == made.file(0)[seek * MIB..seek * MIB + 10]);
+    }
     swarm.leave().await;
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::ShelfError;
+use super::{LOCK, ShelfError};
 
 /// Who has a data directory, for the one who wants it too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,16 @@ pub struct Holder {
     pub mountpoint: PathBuf,
     /// Its control socket.
     pub socket: PathBuf,
+}
+
+impl Holder {
+    /// What the last daemon of a data directory said of itself. It may have ended since: only its socket tells.
+    pub fn of(data_dir: &Path) -> Option<Holder> {
+        let file = File::open(data_dir.join(LOCK)).ok()?;
+        let mut json = Vec::new();
+        file.take(HOLDER_LIMIT).read_to_end(&mut json).ok()?;
+        serde_json::from_slice(&json).ok()
+    }
 }
 
 /// Between taking the lock and saying so, a daemon needs no longer.

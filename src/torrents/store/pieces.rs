@@ -159,9 +159,10 @@ impl Store {
         self.have.get(piece) && self.verified.get(piece)
     }
 
-    /// The first piece of these bytes of a file that is not stored.
+    /// The first piece of these bytes of a file, as far as it has them, that is not stored.
     pub fn first_missing(&self, file: usize, offset: u64, length: u64) -> Option<u32> {
         let file = self.metainfo.files.get(file)?;
+        let length = length.min(file.length.saturating_sub(offset));
         pieces_of(&self.metainfo, file, offset, length).find(|piece| !self.have.get(*piece))
     }
 

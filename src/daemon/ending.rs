@@ -1,0 +1,126 @@
+//! What ends a mount, and what makes sure that it ends.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// A stop takes at most 3 s. What takes longer hangs, and is ended.
+const WATCHDOG_LIMIT: Duration = Duration::from_secs(5);
+
+/// What ended a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// SIGTERM, from a service manager or `kill`.
+    Terminated,
+    /// SIGINT, Ctrl-C.
+    Interrupted,
+    /// SIGHUP, the terminal is gone.
+    HungUp,
+    /// `magnetfs unmount`.
+    Asked,
+    /// Unmounted from outside, or broken.
+    Ended,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::Terminated => "SIGTERM",
+            Reason::Interrupted => "SIGINT",
+            Reason::HungUp => "SIGHUP",
+            Reason::Asked => "asked to unmount",
+            Reason::Ended => "unmounted from outside",
+        })
+    }
+}
+
+/// The signals that end a mount. From the making of this on they no longer kill the process.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    /// Begins to watch, inside a runtime.
+    pub(super) fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for any of them.
+    pub(super) async fn first(&mut self) -> Reason {
+        tokio::select! {
+            _ = self.terminate.recv() => Reason::Terminated,
+            _ = self.interrupt.recv() => Reason::Interrupted,
+            _ = self.hang_up.recv() => Reason::HungUp,
+        }
+    }
+
+    /// Waits for Ctrl-C alone: service managers and terminals that go send several of the others for one end.
+    pub(super) async fn second_interrupt(&mut self) {
+        self.interrupt.recv().await;
+    }
+}
+
+/// Ends the process if a stop hangs. Dropping it is the sign that everything has ended.
+pub(super) struct Watchdog {
+    started: mpsc::Sender<()>,
+    thread: Mutex<Option<(PathBuf, mpsc::Receiver<()>)>>,
+}
+
+impl Watchdog {
+    /// For a mount at this place; it does nothing before it is started.
+    pub(super) fn new(mountpoint: PathBuf) -> Watchdog {
+        let (started, ended) = mpsc::channel();
+        Watchdog {
+            started,
+            thread: Mutex::new(Some((mountpoint, ended))),
+        }
+    }
+
+    /// Begins to count, on a thread of its own: the runtime itself may be what hangs.
+    pub(super) fn start(&self) {
+        let Some((mountpoint, ended)) = self.thread.lock().take() else {
+            return;
+        };
+        let watch = move || {
+            if ended.recv_timeout(WATCHDOG_LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+                tracing::error!(seconds = WATCHDOG_LIMIT.as_secs(), "the stop hangs: ending without it");
+                detach(&mountpoint);
+                // Whatever hangs would hang a return from `main` as well.
+                std::process::exit(1);
+            }
+        };
+        if let Err(error) = std::thread::Builder::new()
+            .name("magnetfs-watchdog".to_owned())
+            .spawn(watch)
+        {
+            tracing::warn!(%error, "nobody watches over the stop");
+        }
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        // A thread that has not been started is not there to hear it.
+        let _ = self.started.send(());
+    }
+}
+
+/// Takes our mount out of the tree at once, whoever uses it.
+pub(super) fn detach(mountpoint: &Path) {
+    if magnetfs_mount::is_mounted(mountpoint).is_some_and(|kind| kind == "fuse.magnetfs")
+        && let Err(error) = magnetfs_mount::detach(mountpoint)
+    {
+        tracing::error!(%error, "the mount stays");
+    }
+}
