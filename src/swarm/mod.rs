@@ -20,3 +20,14 @@ pub mod engine;
 pub mod extension;
 pub mod limits;
 pub mod listener;
+pub mod metadata;
+pub mod peer;
+pub mod picker;
+pub mod reader;
+pub mod shape;
+#[cfg(test)]
+mod simulator;
+pub mod torrent;
+pub mod wire;
+
+pub use assembly::{Finished, Storage};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use magnetfs_mount::ReadError;
 use tokio::sync::OwnedSemaphorePermit;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::core::{Library, blocking};
 use super::torrent::{Contents, Halt, Place, Torrent};
@@ -40,12 +40,7 @@ impl Library {
             return Err(error);
         }
         if let Some(present) = place.take() {
-            let Some(fault) = present.swarm.error() else {
-                return Ok(place.insert(present).swarm.clone());
-            };
-            debug!(torrent = torrent.name(), fault, "enters the engine anew");
-            torrent.set_swarm(None);
-            present.swarm.leave().await;
+            return Ok(place.insert(present).swarm.clone());
         }
         let Some(contents) = torrent.contents() else {
             return Err(ReadError::Removed);
@@ -53,7 +48,7 @@ impl Library {
         let permit = self.place(patient).await?;
         let options = torrent.options();
         let (peers, trackers, whole) = (&options.peers, torrent.trackers(), torrent.is_whole());
-        match self.engine.enter(contents.store.clone(), peers, &trackers, whole).await {
+        match self.engine.enter(contents.store.clone(), peers, &trackers, whole) {
             Ok(swarm) => {
                 let swarm = Arc::new(swarm);
                 torrent.set_fault(None);
@@ -193,7 +188,7 @@ async fn resolve_once(library: &Arc<Library>, torrent: &Arc<Torrent>) -> anyhow:
         Some(link) => Magnet::parse(link)?,
         None => Magnet::of(torrent.info_hash),
     };
-    let bytes = library.engine.resolve(&magnet, &options.peers).await?;
+    let bytes = library.engine.resolve(&magnet, &options.peers).await;
     let metainfo = Metainfo::parse(&bytes)?;
     if metainfo.info_hash != torrent.info_hash {
         let (found, expected) = (metainfo.info_hash, torrent.info_hash);
