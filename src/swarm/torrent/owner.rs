@@ -197,6 +197,7 @@ impl Owner {
     fn decide(&mut self) {
         let now = self.now();
         self.readers.update(now, &mut self.picker);
+        self.status.waiting.store(self.readers.waiting(), Ordering::Relaxed);
         let mut actions = std::mem::take(&mut self.actions);
         self.picker.decide(now, &mut actions);
         let mut said: HashMap<PeerKey, Vec<Command>> = HashMap::new();
@@ -381,7 +382,7 @@ impl Owner {
             return;
         }
         let room = PEERS.saturating_sub(self.peers.len() + self.book.counts().dialing);
-        let urgent = self.readers.is_waiting();
+        let urgent = self.readers.waiting() > 0;
         for dial in self.book.next(Instant::now(), room, urgent) {
             match self.shared.connections.dial(dial.address.ip()) {
                 Ok(place) => self.meeter.dial(dial, place),

@@ -82,9 +82,9 @@ impl Readers {
         }
     }
 
-    /// Whether any read waits.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.waiting > 0
+    /// Reads that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
     }
 
     /// When [`update`](Readers::update) is due if nothing happens before.

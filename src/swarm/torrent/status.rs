@@ -16,13 +16,13 @@ pub struct Status {
     pub(super) connected: AtomicUsize,
     pub(super) dialing: AtomicUsize,
     pub(super) known: AtomicUsize,
+    pub(super) waiting: AtomicUsize,
     pub(super) fetched: AtomicU64,
     pub(super) wasted: AtomicU64,
     pub(super) uploaded: AtomicU64,
     pub(super) download_rate: AtomicU64,
     pub(super) upload_rate: AtomicU64,
     pub(super) last_block: Mutex<Option<Instant>>,
-    pub(super) fault: Mutex<Option<String>>,
 }
 
 impl Status {
@@ -39,6 +39,11 @@ impl Status {
     /// Addresses known.
     pub fn known(&self) -> usize {
         self.known.load(Ordering::Relaxed)
+    }
+
+    /// Reads that wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Bytes of blocks received.
@@ -69,10 +74,5 @@ impl Status {
     /// When the last block arrived.
     pub fn last_block(&self) -> Option<Instant> {
         *self.last_block.lock()
-    }
-
-    /// What keeps pieces from being stored, if anything does.
-    pub fn fault(&self) -> Option<String> {
-        self.fault.lock().clone()
     }
 }

@@ -148,6 +148,11 @@ impl Swarm {
         PeerCounts { live: status.connected(), connecting: status.dialing(), known: status.known() }
     }
 
+    /// Reads that wait.
+    pub fn waiting(&self) -> usize {
+        self.torrent.status().waiting()
+    }
+
     /// Bytes a second, received and sent.
     pub fn rates(&self) -> (u64, u64) {
         (self.torrent.status().download_rate(), self.torrent.status().upload_rate())

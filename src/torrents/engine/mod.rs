@@ -6,3 +6,6 @@ mod storage;
 
 pub use adapter::{Engine, EngineError, EngineOptions, PeerCounts, Reader, Swarm};
 pub use seeder::Seeder;
+
+#[cfg(test)]
+mod tests;
