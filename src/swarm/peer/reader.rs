@@ -22,6 +22,8 @@ const TICK: Duration = Duration::from_secs(10);
 /// What a read asks of the socket: little from a peer that is idle, and twice as much after each read that was full.
 const CHUNK_LEAST: usize = 4 * 1024;
 const CHUNK_MOST: usize = 256 * 1024;
+/// After so many bytes the writer, which is served by the same task, has its turn.
+const YIELD_AFTER: usize = 1024 * 1024;
 /// Events that are handed over at once.
 const BATCH_LIMIT: usize = 1_024;
 /// Blocks that were not asked for: so many, and one for every so many that were.
@@ -94,6 +96,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let mut buffer = BytesMut::new();
         let mut chunk = CHUNK_LEAST;
         let mut last_read = Instant::now();
+        let mut since_yield = 0;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -105,6 +108,18 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             }
             tokio::select! {
                 biased;
+                // These first: from a fast peer there is always something to read.
+                changed = self.terms.shape.changed(), if self.shape.is_none() => {
+                    changed.map_err(|_| Gone::Closed)?;
+                    self.shape = *self.terms.shape.borrow_and_update();
+                    self.check_holdings()?;
+                    self.tell().await?;
+                }
+                () = self.shared.never_sent.notified() => {
+                    let never_sent = std::mem::take(&mut self.shared.outbox.lock().requests.never_sent);
+                    self.events.extend(never_sent.into_iter().map(Event::Rejected));
+                    self.tell().await?;
+                }
                 count = read(&mut self.io, &mut buffer, most) => {
                     let count = count?;
                     if count == 0 {
@@ -118,20 +133,14 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                         chunk
                     };
                     self.take_all(&mut buffer, last_read).await?;
+                    since_yield += count;
+                    if since_yield >= YIELD_AFTER {
+                        since_yield = 0;
+                        tokio::task::yield_now().await;
+                    }
                     for meter in &self.terms.download {
                         meter.take(u32::try_from(count).unwrap_or(u32::MAX)).await;
                     }
-                }
-                changed = self.terms.shape.changed(), if self.shape.is_none() => {
-                    changed.map_err(|_| Gone::Closed)?;
-                    self.shape = *self.terms.shape.borrow_and_update();
-                    self.check_holdings()?;
-                    self.tell().await?;
-                }
-                () = self.shared.never_sent.notified() => {
-                    let never_sent = std::mem::take(&mut self.shared.outbox.lock().requests.never_sent);
-                    self.events.extend(never_sent.into_iter().map(Event::Rejected));
-                    self.tell().await?;
                 }
                 _ = tick.tick() => {
                     let silence = last_read.elapsed();
@@ -198,6 +207,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 self.shared.outbox.lock().take_back(span)?;
                 self.wake = true;
             }
+            Message::Port(0) => {}
             Message::Port(port) => self.events.push(Event::DhtPort(port)),
             Message::Suggest(_) => self.only_fast()?,
             Message::Reject(span) => {

@@ -30,9 +30,9 @@ pub(super) struct Client {
     /// Where it listens.
     pub(super) address: SocketAddr,
     directory: TempDir,
-    process: Option<Child>,
+    _process: Option<Child>,
     lines: Option<Lines<BufReader<ChildStdout>>>,
-    session: Option<Kept>,
+    _session: Option<Kept>,
 }
 
 /// A librqbit session that lives as long as this.
@@ -83,9 +83,9 @@ impl Client {
         Self {
             address,
             directory,
-            process: Some(process),
+            _process: Some(process),
             lines: None,
-            session: None,
+            _session: None,
         }
     }
 
@@ -249,9 +249,9 @@ impl Client {
         Self {
             address,
             directory,
-            process: None,
+            _process: None,
             lines: None,
-            session: Some(Kept(session)),
+            _session: Some(Kept(session)),
         }
     }
 }

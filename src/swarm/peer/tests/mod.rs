@@ -5,3 +5,4 @@ mod floods;
 mod interop;
 mod pair;
 mod support;
+mod throughput;

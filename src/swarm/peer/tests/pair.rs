@@ -1,14 +1,16 @@
 //! Two of ours, and one of ours against bare messages.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::support::{Bare, LIMIT, Owner, Store, Torrent, terms};
 use crate::swarm::extension::{self, Features, Metadata, PeerExchange};
-use crate::swarm::peer::{Command, Event, Gone, HandshakeError, Holdings, accept, connect};
+use crate::swarm::peer::{Command, Event, Gone, HandshakeError, Holdings, Meter, accept, connect};
 use crate::swarm::shape::{BLOCK, PieceSet};
 use crate::swarm::wire::{GREETING_LENGTH, Message, Reserved, Span};
 
@@ -25,7 +27,7 @@ fn block(piece: u32, index: u32) -> Span {
 }
 
 /// Both sides of a connection over a pipe.
-async fn pair(store: &std::sync::Arc<Store>, theirs: Holdings) -> (Owner, Owner) {
+async fn pair(store: &Arc<Store>, theirs: Holdings) -> (Owner, Owner) {
     let (left, right) = tokio::io::duplex(64 * 1024);
     let torrent = &store.torrent;
     let (left_reader, left_writer) = tokio::io::split(left);
@@ -394,4 +396,53 @@ async fn an_owner_that_does_not_listen_holds_up_the_socket_and_loses_nothing() {
     }
     drop(talk.await.unwrap());
     assert!(matches!(owner.until_gone().await, Gone::HungUp));
+}
+
+/// Counts what passes, and lets it.
+#[derive(Debug, Default)]
+struct Scale(AtomicU64);
+
+impl Meter for Scale {
+    fn take(&self, bytes: u32) -> BoxFuture<'_, ()> {
+        self.0.fetch_add(u64::from(bytes), Ordering::Relaxed);
+        Box::pin(std::future::ready(()))
+    }
+
+    fn burst(&self) -> Option<u32> {
+        Some(20_000)
+    }
+}
+
+#[tokio::test]
+async fn every_limit_is_asked_for_what_passes() {
+    let store = Store::new(&Torrent::new(MIB, 64 * 1024));
+    let (mut terms, events, shape) = terms(&store, Holdings::All);
+    let scales: [Arc<Scale>; 2] = Default::default();
+    terms.download = scales.iter().map(|scale| Arc::clone(scale) as Arc<dyn Meter>).collect();
+    let up = Arc::new(Scale::default());
+    terms.upload = vec![Arc::clone(&up) as Arc<dyn Meter>];
+    let (mut owner, mut bare) = Bare::meet_with(&store, FAST, MIB, terms, events, shape).await;
+    owner.send([Command::Choke(false), Command::Request(vec![block(0, 0)])]);
+    bare.hear_until(|message| *message == Message::Request(block(0, 0)))
+        .await;
+    bare.say(&[Message::Block {
+        piece: 0,
+        begin: 0,
+        data: store.torrent.slice(block(0, 0)),
+    }])
+    .await;
+    owner
+        .until(|event| matches!(event, Event::Arrived { .. }).then_some(()))
+        .await;
+    bare.say(&[Message::Request(block(3, 0)), Message::Request(block(3, 1))])
+        .await;
+    bare.hear_until(|message| matches!(message, Message::Block { begin: BLOCK, .. }))
+        .await;
+    assert_eq!(store.reads.load(Ordering::Relaxed), 2, "no more at once than the burst");
+    assert_eq!(up.0.load(Ordering::Relaxed), 2 * u64::from(BLOCK));
+    drop(bare);
+    owner.until_gone().await;
+    let read = owner.link.as_ref().unwrap().counters().read();
+    assert!(read > u64::from(BLOCK));
+    assert!(scales.iter().all(|scale| scale.0.load(Ordering::Relaxed) == read));
 }

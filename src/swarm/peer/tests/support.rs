@@ -421,15 +421,8 @@ impl Bare {
                 return Some(message);
             }
             let read = tokio::io::AsyncReadExt::read_buf(&mut self.io, &mut self.buffer);
-            if timeout(PATIENCE, read)
-                .await
-                .expect("a message in time")
-                .ok()
-                .filter(|count| *count > 0)
-                .is_none()
-            {
-                return None;
-            }
+            let count = timeout(PATIENCE, read).await.expect("a message in time");
+            count.ok().filter(|count| *count > 0)?;
         }
     }
 
