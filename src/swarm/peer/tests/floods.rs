@@ -1,6 +1,8 @@
 //! Peers that do what no honest one does: each link ends, for the right reason, or takes no harm.
 
 use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::prelude::*;
 
 use super::support::{Bare, Owner, Store, Torrent};
 use crate::swarm::extension::{METADATA, Metadata};
@@ -221,4 +223,35 @@ async fn metadata_is_given_twice_and_then_refused() {
         }
     }
     assert_eq!(given, 2 + 16);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whatever comes, the link ends by itself: its task does not panic, and the last event is told.
+    #[test]
+    fn noise_in_the_shape_of_messages_never_panics(
+        fast in any::<bool>(),
+        knows_shape in any::<bool>(),
+        messages in vec((prop_oneof![0u8..=20, any::<u8>()], vec(prop_oneof![0u8..20, any::<u8>()], 0..40)), 0..60),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (mut owner, mut bare) = meet(if fast { FAST } else { PLAIN }).await;
+            if !knows_shape {
+                owner.shape.send_replace(None);
+            }
+            owner.send([Command::Choke(false), Command::Request(vec![SPAN]), Command::RequestMetadata(0)]);
+            let mut out = Vec::new();
+            for (id, payload) in messages {
+                out.extend(u32::try_from(payload.len() + 1).unwrap().to_be_bytes());
+                out.push(id);
+                out.extend(payload);
+            }
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut bare.io, &out).await;
+            owner.shape.send_replace(Some(owner.store.torrent.shape));
+            drop(bare);
+            owner.until_gone().await;
+        });
+    }
 }

@@ -21,7 +21,7 @@ use crate::swarm::shape::{BLOCK, PeerKey, Shape};
 use crate::swarm::wire::{Handshake, Message, Reserved, Span, decode, encode};
 
 /// Nothing in these tests takes this long.
-pub(super) const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(120);
 /// No single event takes this long, on a clock that may be paused.
 const PATIENCE: Duration = Duration::from_secs(170);
 /// Requests that a test keeps open.
