@@ -54,6 +54,7 @@ pub(super) struct Unchecked {
 impl Unchecked {
     /// Keeps what was said of all pieces.
     pub(super) fn say(&mut self, message: Message) {
+        self.since.clear();
         self.said = Some(message);
     }
 

@@ -11,6 +11,7 @@
 //!
 //! An owner that does not keep up with its events holds up the reading of its sockets, and nothing else.
 
+mod budget;
 mod handshake;
 mod holdings;
 mod link;

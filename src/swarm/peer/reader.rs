@@ -7,6 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::budget::Budget;
 use super::holdings::{Holdings, Unchecked};
 use super::link::{Counters, Shared};
 use super::{Batch, Event, Gone, SPAN_LIMIT, Terms};
@@ -21,16 +22,13 @@ const TICK: Duration = Duration::from_secs(10);
 /// What a read asks of the socket: little from a peer that is idle, and twice as much after each read that was full.
 const CHUNK_LEAST: usize = 4 * 1024;
 const CHUNK_MOST: usize = 256 * 1024;
+/// After so many bytes the writer, which is served by the same task, has its turn.
+const YIELD_AFTER: usize = 1024 * 1024;
 /// Events that are handed over at once.
 const BATCH_LIMIT: usize = 1_024;
 /// Blocks that were not asked for: so many, and one for every so many that were.
 const UNASKED_LIMIT: u64 = 64;
 const UNASKED_SHARE: u64 = 16;
-/// In this time a peer may send so many small messages, and two more for every piece of the torrent.
-const BUDGET_PERIOD: Duration = Duration::from_secs(60);
-const BUDGET: u64 = 4_096;
-/// In the same time it may take back so many requests: one that asks many peers for the same blocks does that a lot.
-const CANCEL_BUDGET: u64 = 100_000;
 /// Time between two peer exchange messages that are heeded: a minute by BEP 11, less what a clock may be off.
 const PEX_PERIOD: Duration = Duration::from_secs(50);
 /// Extension handshakes that are heeded on one link.
@@ -46,8 +44,6 @@ pub(super) struct Reader<R> {
     shape: Option<Shape>,
     /// While the shape is unknown.
     unchecked: Unchecked,
-    /// The peer has said what it has, so it cannot say so again.
-    opened: bool,
     chokes_us: bool,
     features: Features,
     introductions: u32,
@@ -60,14 +56,6 @@ pub(super) struct Reader<R> {
     events: Vec<Event>,
 }
 
-/// What a peer has sent in this period.
-#[derive(Debug)]
-struct Budget {
-    since: Instant,
-    messages: u64,
-    cancels: u64,
-}
-
 impl<R: AsyncRead + Unpin> Reader<R> {
     pub(super) fn new(io: R, reserved: Reserved, terms: Terms, shared: Arc<Shared>) -> Self {
         let shape = *terms.shape.borrow();
@@ -78,18 +66,13 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             shared,
             shape,
             unchecked: Unchecked::default(),
-            opened: false,
             chokes_us: true,
             features: Features::default(),
             introductions: 0,
             last_pex: None,
             arrived: 0,
             unasked: 0,
-            budget: Budget {
-                since: Instant::now(),
-                messages: 0,
-                cancels: 0,
-            },
+            budget: Budget::new(Instant::now()),
             wake: false,
             events: Vec::new(),
         }
@@ -113,6 +96,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let mut buffer = BytesMut::new();
         let mut chunk = CHUNK_LEAST;
         let mut last_read = Instant::now();
+        let mut since_yield = 0;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -124,6 +108,18 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             }
             tokio::select! {
                 biased;
+                // These first: from a fast peer there is always something to read.
+                changed = self.terms.shape.changed(), if self.shape.is_none() => {
+                    changed.map_err(|_| Gone::Closed)?;
+                    self.shape = *self.terms.shape.borrow_and_update();
+                    self.check_holdings()?;
+                    self.tell().await?;
+                }
+                () = self.shared.never_sent.notified() => {
+                    let never_sent = std::mem::take(&mut self.shared.outbox.lock().requests.never_sent);
+                    self.events.extend(never_sent.into_iter().map(Event::Rejected));
+                    self.tell().await?;
+                }
                 count = read(&mut self.io, &mut buffer, most) => {
                     let count = count?;
                     if count == 0 {
@@ -137,20 +133,14 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                         chunk
                     };
                     self.take_all(&mut buffer, last_read).await?;
+                    since_yield += count;
+                    if since_yield >= YIELD_AFTER {
+                        since_yield = 0;
+                        tokio::task::yield_now().await;
+                    }
                     for meter in &self.terms.download {
                         meter.take(u32::try_from(count).unwrap_or(u32::MAX)).await;
                     }
-                }
-                changed = self.terms.shape.changed(), if self.shape.is_none() => {
-                    changed.map_err(|_| Gone::Closed)?;
-                    self.shape = *self.terms.shape.borrow_and_update();
-                    self.check_holdings()?;
-                    self.tell().await?;
-                }
-                () = self.shared.never_sent.notified() => {
-                    let never_sent = std::mem::take(&mut self.shared.outbox.lock().requests.never_sent);
-                    self.events.extend(never_sent.into_iter().map(Event::Rejected));
-                    self.tell().await?;
                 }
                 _ = tick.tick() => {
                     let silence = last_read.elapsed();
@@ -198,7 +188,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         if let Message::Block { piece, begin, data } = message {
             return self.block(piece, begin, data, now);
         }
-        self.charge(&message, now)?;
+        self.budget
+            .charge(&message, now, self.shape.map_or(0, |shape| shape.piece_count()))?;
         match message {
             Message::KeepAlive | Message::Unknown(_) | Message::Block { .. } => {}
             Message::Choke => self.choke(true),
@@ -216,6 +207,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 self.shared.outbox.lock().take_back(span)?;
                 self.wake = true;
             }
+            Message::Port(0) => {}
             Message::Port(port) => self.events.push(Event::DhtPort(port)),
             Message::Suggest(_) => self.only_fast()?,
             Message::Reject(span) => {
@@ -233,27 +225,6 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 }
             }
             Message::Extended { id, payload } => self.extended(id, payload, now)?,
-        }
-        Ok(())
-    }
-
-    /// Counts a message against what a peer may send. Requests are bounded by the queue that they enter.
-    fn charge(&mut self, message: &Message, now: Instant) -> Result<(), Gone> {
-        if now.duration_since(self.budget.since) >= BUDGET_PERIOD {
-            self.budget = Budget {
-                since: now,
-                messages: 0,
-                cancels: 0,
-            };
-        }
-        match message {
-            Message::Request(_) => {}
-            Message::Cancel(_) | Message::Reject(_) => self.budget.cancels += 1,
-            _ => self.budget.messages += 1,
-        }
-        let pieces = self.shape.map_or(0, |shape| u64::from(shape.piece_count()));
-        if self.budget.messages > BUDGET + 2 * pieces || self.budget.cancels > CANCEL_BUDGET {
-            return Err(Gone::Flood("messages"));
         }
         Ok(())
     }
@@ -297,7 +268,6 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     fn have(&mut self, piece: u32) -> Result<(), Gone> {
-        self.opened = true;
         match self.shape {
             Some(shape) => {
                 check_piece(piece, &shape)?;
@@ -309,10 +279,6 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     fn holdings(&mut self, message: Message) -> Result<(), Gone> {
-        if self.opened {
-            return Err(Gone::Breach("a bitfield that is not at the beginning"));
-        }
-        self.opened = true;
         match self.shape {
             Some(shape) => self.events.push(Event::Holdings(Holdings::of(&message, &shape)?)),
             None => self.unchecked.say(message),
