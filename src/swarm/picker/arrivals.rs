@@ -34,6 +34,11 @@ impl Picker {
         let size = self.shape.block_size(block);
         self.counters.received += u64::from(size);
         let asked = self.answered(now, key, block, size);
+        if stored && size > 0 && !self.have.get(block.piece) && !self.partials.contains_key(&block.piece) {
+            // Asked for once, given up, and here after all.
+            self.partials
+                .insert(block.piece, Partial::new(self.shape.block_count(block.piece)));
+        }
         let Some(partial) = self.partials.get_mut(&block.piece) else {
             let here = self.have.get(block.piece);
             let arrival = if asked && here {

@@ -1,7 +1,10 @@
 //! A swarm in simulated time, and what the picker promises in it.
 
+mod cost;
+mod properties;
 mod scenarios;
 mod seeder;
+mod streams;
 mod world;
 
 use std::time::Duration;

@@ -14,51 +14,26 @@ const HASH_RATE: f64 = 1e9;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    Request {
-        seeder: usize,
-        connection: u32,
-        block: Block,
-    },
-    Cancel {
-        seeder: usize,
-        connection: u32,
-        block: Block,
-    },
-    Left {
-        seeder: usize,
-        connection: u32,
-        bytes: u32,
-    },
-    Arrives {
-        seeder: usize,
-        connection: u32,
-        block: Block,
-    },
-    Rejected {
-        seeder: usize,
-        connection: u32,
-        block: Block,
-    },
-    Choke {
-        seeder: usize,
-        connection: u32,
-        choking: bool,
-    },
-    Connect {
-        seeder: usize,
-    },
-    Disconnect {
-        seeder: usize,
-    },
-    SetChoking {
-        seeder: usize,
-        choking: bool,
-    },
-    Hashed {
-        piece: u32,
-    },
+    /// Something on one connection (the count says which) of a seeder; it is lost if that has ended.
+    Wire(usize, u32, Wire),
+    Connect(usize),
+    Disconnect(usize),
+    SetChoking(usize, bool),
+    Hashed(u32),
     Wake,
-    Alarm,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Wire {
+    Request(Block),
+    Cancel(Block),
+    /// So many bytes left the send buffer.
+    Left(u32),
+    /// The block is at the client's line.
+    AtLine(Block),
+    Arrives(Block),
+    Rejected(Block),
+    Choke(bool),
 }
 
 /// A read that waits.
@@ -97,7 +72,6 @@ pub(super) struct World {
     decisions: u64,
     /// A digest of all actions, to compare two runs.
     pub(super) trace: u64,
-    pub(super) rung: bool,
     actions: Vec<Action>,
 }
 
@@ -125,22 +99,21 @@ impl World {
             scan_every: 0,
             decisions: 0,
             trace: 0,
-            rung: false,
             actions: Vec::new(),
         };
         for seeder in 0..world.seeders.len() {
             let away = world.seeders[seeder].profile.away.clone();
             let chokes = world.seeders[seeder].profile.chokes.clone();
             if !away.iter().any(|range| range.contains(&Time::ZERO)) {
-                world.at(Time::ZERO, Event::Connect { seeder });
+                world.at(Time::ZERO, Event::Connect(seeder));
             }
             for range in away {
-                world.at(range.start, Event::Disconnect { seeder });
-                world.at(range.end, Event::Connect { seeder });
+                world.at(range.start, Event::Disconnect(seeder));
+                world.at(range.end, Event::Connect(seeder));
             }
             for range in chokes {
-                world.at(range.start, Event::SetChoking { seeder, choking: true });
-                world.at(range.end, Event::SetChoking { seeder, choking: false });
+                world.at(range.start, Event::SetChoking(seeder, true));
+                world.at(range.end, Event::SetChoking(seeder, false));
             }
         }
         world
@@ -180,12 +153,26 @@ impl World {
         }
     }
 
-    pub(super) fn waiting(&self) -> usize {
-        self.reads.len()
-    }
-
     pub(super) fn is_waiting(&self, read: u64) -> bool {
         self.reads.contains_key(&read)
+    }
+
+    /// The peers and what the picker makes of them, for a message.
+    pub(super) fn describe(&self) -> String {
+        let stats = self
+            .seeders
+            .iter()
+            .map(|seeder| (seeder.key.and_then(|key| self.picker.peer_stats(key)), &seeder.profile));
+        let lines: Vec<String> = stats
+            .map(|(stats, profile)| format!("\n{stats:?}\n  {profile:?}"))
+            .collect();
+        format!(
+            "at {:?}, {:?}, {:?}{}",
+            self.now,
+            self.picker.counters(),
+            self.picker.summary(),
+            lines.concat()
+        )
     }
 
     /// Runs until `time`.
@@ -203,11 +190,6 @@ impl World {
         let end = self.now + patience;
         while self.is_waiting(read) && self.step(end) {}
         self.answered.get(&read).copied()
-    }
-
-    /// Rings once at `time`: [`World::step_to_ring`] stops then, or when a read was answered.
-    pub(super) fn ring_at(&mut self, time: Time) {
-        self.at(time, Event::Alarm);
     }
 
     /// One event, if there is one before `end`.
@@ -233,89 +215,86 @@ impl World {
     /// Whether the picker is to decide after it.
     fn happen(&mut self, event: Event) -> bool {
         match event {
-            Event::Connect { seeder } => self.connect(seeder),
-            Event::Disconnect { seeder } => {
+            Event::Wire(seeder, connection, wire) => {
+                return self.is_connected(seeder, connection) && self.happen_on_wire(seeder, wire);
+            }
+            Event::Connect(seeder) => self.connect(seeder),
+            Event::Disconnect(seeder) => {
                 if let Some(key) = self.seeders[seeder].key {
                     self.picker.remove_peer(key);
                 }
                 self.seeders[seeder].reset(self.now);
             }
-            Event::SetChoking { seeder, choking } => return self.set_choking(seeder, choking),
-            Event::Request {
-                seeder,
-                connection,
-                block,
-            } if self.is_connected(seeder, connection) => {
-                self.request_reaches(seeder, block);
+            Event::SetChoking(seeder, choking) => {
+                self.set_choking(seeder, choking);
                 return false;
             }
-            Event::Cancel {
-                seeder,
-                connection,
-                block,
-            } if self.is_connected(seeder, connection) => {
-                let it = &mut self.seeders[seeder];
-                if let Some(place) = it.queue.iter().position(|queued| *queued == block) {
-                    it.queue.remove(place);
-                    if it.profile.fast {
-                        let arrives = (self.now + it.profile.latency).max(it.last_arrival);
-                        self.at(
-                            arrives,
-                            Event::Rejected {
-                                seeder,
-                                connection,
-                                block,
-                            },
-                        );
-                    }
-                }
-                return false;
-            }
-            Event::Left {
-                seeder,
-                connection,
-                bytes,
-            } if self.is_connected(seeder, connection) => {
-                self.seeders[seeder].buffered -= bytes;
-                self.pump(seeder);
-                return false;
-            }
-            Event::Arrives {
-                seeder,
-                connection,
-                block,
-            } if self.is_connected(seeder, connection) => {
-                self.block_arrives(seeder, block);
-            }
-            Event::Rejected {
-                seeder,
-                connection,
-                block,
-            } if self.is_connected(seeder, connection) => {
-                let key = self.key(seeder);
-                self.picker.rejected(self.now, key, block);
-            }
-            Event::Choke {
-                seeder,
-                connection,
-                choking,
-            } if self.is_connected(seeder, connection) => {
-                let key = self.key(seeder);
-                self.picker.choke(key, choking);
-            }
-            Event::Hashed { piece } => self.hashed(piece),
+            Event::Hashed(piece) => self.hashed(piece),
             Event::Wake => {
                 if self.wakes == Some(self.now) {
                     self.wakes = None;
                 }
             }
-            Event::Alarm => {
-                self.rung = true;
-                return false;
-            }
-            _ => return false,
         }
         true
+    }
+
+    /// Whether the picker is to decide after it.
+    fn happen_on_wire(&mut self, seeder: usize, wire: Wire) -> bool {
+        let key = self.key(seeder);
+        match wire {
+            Wire::Request(block) => self.request_reaches(seeder, block),
+            Wire::Cancel(block) => {
+                let queue = &mut self.seeders[seeder].queue;
+                if let Some(place) = queue.iter().position(|queued| *queued == block) {
+                    queue.remove(place);
+                    self.reject(seeder, block);
+                }
+            }
+            Wire::Left(bytes) => {
+                self.seeders[seeder].buffered -= bytes;
+                self.pump(seeder);
+            }
+            Wire::AtLine(block) => match self.downlink {
+                None => {
+                    self.block_arrives(seeder, block);
+                    return true;
+                }
+                Some(rate) => {
+                    let block_s = f64::from(self.shape.block_size(block)) / rate;
+                    self.downlink_free = self.downlink_free.max(self.now) + Duration::from_secs_f64(block_s);
+                    self.send(seeder, self.downlink_free, Wire::Arrives(block));
+                }
+            },
+            Wire::Arrives(block) => {
+                self.block_arrives(seeder, block);
+                return true;
+            }
+            Wire::Rejected(block) => {
+                self.picker.rejected(self.now, key, block);
+                return true;
+            }
+            Wire::Choke(choking) => {
+                self.picker.choke(key, choking);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Something is to happen on the seeder's present connection.
+    fn send(&mut self, seeder: usize, time: Time, wire: Wire) {
+        let connection = self.seeders[seeder].connection;
+        self.at(time, Event::Wire(seeder, connection, wire));
+    }
+
+    /// The seeder says that it will not send a block, if it speaks BEP 6.
+    fn reject(&mut self, seeder: usize, block: Block) {
+        let it = &self.seeders[seeder];
+        if it.profile.fast {
+            let arrives = (self.now + it.profile.latency).max(it.last_arrival);
+            self.send(seeder, arrives, Wire::Rejected(block));
+        }
     }
 
     fn is_connected(&self, seeder: usize, connection: u32) -> bool {
@@ -346,98 +325,46 @@ impl World {
         self.set_choking(seeder, choking);
     }
 
-    fn set_choking(&mut self, seeder: usize, choking: bool) -> bool {
+    fn set_choking(&mut self, seeder: usize, choking: bool) {
         let it = &mut self.seeders[seeder];
         if it.key.is_none() {
-            return false;
+            return;
         }
         it.choking = choking;
-        let connection = it.connection;
         let arrives = (self.now + it.profile.latency).max(it.last_arrival);
         let dropped: Vec<Block> = if choking {
             it.queue.drain(..).collect()
         } else {
             Vec::new()
         };
-        let fast = it.profile.fast;
-        self.at(
-            arrives,
-            Event::Choke {
-                seeder,
-                connection,
-                choking,
-            },
-        );
+        self.send(seeder, arrives, Wire::Choke(choking));
         for block in dropped {
-            if fast {
-                self.at(
-                    arrives,
-                    Event::Rejected {
-                        seeder,
-                        connection,
-                        block,
-                    },
-                );
-            }
+            self.reject(seeder, block);
         }
-        false
     }
 
     fn request_reaches(&mut self, seeder: usize, block: Block) {
         let it = &mut self.seeders[seeder];
         let refused = !it.has(block.piece) || self.random.f64() < it.profile.refuses;
         if it.choking || refused || it.queue.len() >= it.profile.reqq as usize {
-            if it.profile.fast {
-                let (connection, arrives) = (it.connection, (self.now + it.profile.latency).max(it.last_arrival));
-                self.at(
-                    arrives,
-                    Event::Rejected {
-                        seeder,
-                        connection,
-                        block,
-                    },
-                );
-            }
-            return;
+            self.reject(seeder, block);
+        } else {
+            it.queue.push_back(block);
+            self.pump(seeder);
         }
-        it.queue.push_back(block);
-        self.pump(seeder);
     }
 
     fn pump(&mut self, seeder: usize) {
         let shape = self.shape;
         loop {
             let it = &mut self.seeders[seeder];
-            let Some((block, leaves)) = it.send_next(self.now, |block| shape.block_size(block), &mut self.random)
-            else {
-                return;
-            };
-            let connection = it.connection;
+            let next = it.send_next(self.now, |block| shape.block_size(block), &mut self.random);
+            let Some((block, leaves)) = next else { return };
             let jitter = Duration::from_secs_f64(it.profile.jitter.as_secs_f64() * self.random.f64());
-            let mut arrives = leaves + it.profile.latency + jitter;
-            if let Some(rate) = self.downlink {
-                let size = f64::from(shape.block_size(block));
-                arrives = arrives.max(self.downlink_free + Duration::from_secs_f64(size / rate));
-                self.downlink_free = arrives;
-            }
-            arrives = arrives.max(it.last_arrival);
+            let arrives = (leaves + it.profile.latency + jitter).max(it.last_arrival);
             it.last_arrival = arrives;
-            self.at(
-                leaves,
-                Event::Left {
-                    seeder,
-                    connection,
-                    bytes: shape.block_size(block),
-                },
-            );
-            self.at(
-                arrives,
-                Event::Arrives {
-                    seeder,
-                    connection,
-                    block,
-                },
-            );
+            self.send(seeder, leaves, Wire::Left(shape.block_size(block)));
+            self.send(seeder, arrives, Wire::AtLine(block));
         }
     }
 
@@ -463,10 +390,7 @@ impl World {
         }
         if receipt.piece_complete {
             let hashed_s = f64::from(self.shape.piece_size(block.piece)) / HASH_RATE;
-            self.at(
-                self.now + Duration::from_secs_f64(hashed_s),
-                Event::Hashed { piece: block.piece },
-            );
+            self.at(self.now + Duration::from_secs_f64(hashed_s), Event::Hashed(block.piece));
         }
     }
 
@@ -531,37 +455,17 @@ impl World {
                 assert!(self.shape.block_size(block) > 0, "{block:?} does not exist");
                 let count = self.shape.block_count(block.piece) as usize;
                 let blocks = self.assembly.entry(block.piece).or_insert_with(|| vec![None; count]);
-                assert!(
-                    blocks[block.index as usize].is_none(),
-                    "a block that is here was asked for"
-                );
-                assert!(
-                    self.seeders[seeder].has(block.piece),
-                    "a peer was asked for what it does not have"
-                );
-                let connection = self.seeders[seeder].connection;
+                let is_here = blocks[block.index as usize].is_some();
+                assert!(!is_here, "a block that is here was asked for");
+                let has = self.seeders[seeder].has(block.piece);
+                assert!(has, "a peer was asked for what it does not have");
                 let arrives = self.now + self.seeders[seeder].profile.latency;
-                self.at(
-                    arrives,
-                    Event::Request {
-                        seeder,
-                        connection,
-                        block,
-                    },
-                );
+                self.send(seeder, arrives, Wire::Request(block));
             }
             Action::Cancel { peer, block } => {
                 let seeder = find(self, peer).expect("a peer that is not connected was cancelled");
-                let connection = self.seeders[seeder].connection;
                 let arrives = self.now + self.seeders[seeder].profile.latency;
-                self.at(
-                    arrives,
-                    Event::Cancel {
-                        seeder,
-                        connection,
-                        block,
-                    },
-                );
+                self.send(seeder, arrives, Wire::Cancel(block));
             }
             Action::Forget { piece } => _ = self.assembly.remove(&piece),
             Action::Interested { .. } | Action::Snubbed { .. } => {}
