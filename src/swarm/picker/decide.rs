@@ -84,6 +84,7 @@ impl Picker {
             peer.requests.retain_mut(|request| match request.state {
                 RequestState::Live if now > request.due + patience => {
                     late = true;
+                    self.suspects.late(request.block.piece, peer.key);
                     free.push(request.block);
                     request.state = RequestState::GivenUp(now + FORGET);
                     true

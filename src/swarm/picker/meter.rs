@@ -45,12 +45,13 @@ impl Meter {
         let possible = sent + Duration::from_secs_f64(self.round_trip_s());
         let begun = self.last_arrival.map_or(possible, |last| last.max(possible));
         let work = if self.samples == 0 {
-            latency
+            // Half of the first answer's time is taken to be the way there and back.
+            latency / 2.0
         } else {
             (now - begun).as_secs_f64()
         };
         if self.samples == 1 {
-            // The first block's work included the round trip; two in a row tell the rate.
+            // The first block's work was a guess; two in a row tell the rate.
             self.bytes = 0.0;
             self.work_s = 0.0;
         } else if self.samples > 1 {

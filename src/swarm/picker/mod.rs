@@ -11,6 +11,7 @@
 //!   a block that is late is asked of another peer.
 //! - *Trust* (`blame`): who sent each block of a bad piece, and how the liar is found.
 
+mod announcements;
 mod arrivals;
 mod blame;
 mod choose;

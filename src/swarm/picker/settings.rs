@@ -14,8 +14,9 @@ pub(super) const PROBE_BLOCKS: usize = 2;
 /// The least number of blocks a peer is kept busy with: one being sent, one behind it.
 pub(super) const LEAST_BLOCKS: usize = 2;
 
-/// How many blocks the queue of a peer that keeps up may grow with each arrival (it then triples in a round trip).
-pub(super) const GROWTH_BLOCKS: usize = 2;
+/// How many blocks the queue of a peer may grow with each arrival, towards what its rate and round trip need: it grows as
+/// fast as TCP lets it, and two blocks that are read at once, and seem to have taken no time, do little harm.
+pub(super) const GROWTH_BLOCKS: usize = 4;
 
 /// How often the state of requests is looked at while a reader waits.
 pub(super) const TICK_WAITING: Duration = Duration::from_millis(20);

@@ -222,6 +222,62 @@ fn peers_that_choke_do_not_hold_up_a_seek() {
 }
 
 #[test]
+fn the_first_read_does_not_wait_for_the_peers_to_be_known() {
+    let mut mixed = vec![Profile::seeder(5.0 * MIB); 2];
+    mixed.push(Profile::seeder(20_000.0));
+    let swarms = [
+        (
+            "20 × 256 KiB/s, 4 MiB",
+            vec![Profile::seeder(256.0 * KIB); 20],
+            4 << 20,
+            800,
+            1_200,
+        ),
+        (
+            "1 × 10 MiB/s, 1 MiB",
+            vec![Profile::seeder(10.0 * MIB)],
+            1 << 20,
+            100,
+            180,
+        ),
+        (
+            "1 × 10 MiB/s, 4 MiB",
+            vec![Profile::seeder(10.0 * MIB)],
+            4 << 20,
+            400,
+            570,
+        ),
+        ("2 × 5 MiB/s + 20 KB/s, 1 MiB", mixed, 1 << 20, 100, 220),
+        (
+            "60 × 64 KiB/s, 1 MiB",
+            vec![Profile::seeder(64.0 * KIB); 60],
+            1 << 20,
+            267,
+            650,
+        ),
+    ];
+    for (name, seeders, piece, limit, most) in swarms {
+        for latency in [0, 50] {
+            let seeders = seeders.iter().cloned().map(|profile| profile.latency(millis(latency)));
+            let shape = Shape::new(piece, TOTAL).unwrap();
+            let mut world = World::new(shape, seeders.collect(), Settings::default(), 1);
+            let read = world.read(0..1);
+            let took = world
+                .wait(read, Duration::from_secs(60))
+                .expect("the first read was never answered");
+            // An unchoke and a round trip, and with a long one the time in which a queue grows to fill it.
+            let most = millis(most + 6 * latency);
+            println!(
+                "first read, {name}, {latency} ms each way: {:.0} ms (line {limit}, ≤ {:.0})",
+                ms(took),
+                ms(most)
+            );
+            assert!(took <= most, "{name}: {took:?}");
+        }
+    }
+}
+
+#[test]
 fn a_peer_that_sends_garbage_is_found_at_once() {
     for seed in 0..soak(20) {
         let mut seeders = vec![Profile::seeder(2.0 * MIB); 3];
