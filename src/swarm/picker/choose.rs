@@ -72,6 +72,8 @@ struct Asked {
 pub(super) struct Round {
     pub(super) now: Time,
     typical: f64,
+    /// Blocks that a peer of which nothing is known may be asked for at once.
+    pub(super) probe: usize,
     line: Option<Capacity>,
     asked: Option<Vec<Asked>>,
     full: [bool; 4],
@@ -82,10 +84,11 @@ pub(super) struct Round {
 }
 
 impl Round {
-    pub(super) fn new(now: Time, typical: f64, random: fastrand::Rng) -> Round {
+    pub(super) fn new(now: Time, typical: f64, probe: usize, random: fastrand::Rng) -> Round {
         Round {
             now,
             typical,
+            probe,
             line: None,
             asked: None,
             full: [false; 4],

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::choose::{Choice, Round};
 use super::partial::Partial;
 use super::peer::{Request, RequestState};
-use super::settings::{FORGET, STALL, STALL_FACTOR, TICK, TICK_WAITING};
+use super::settings::{FEW_PEERS, FORGET, PROBE_BLOCKS, PROBE_BLOCKS_OF_FEW, STALL, STALL_FACTOR, TICK, TICK_WAITING};
 use super::state::{Action, Picker};
 use crate::swarm::shape::{BLOCK, Block, Time};
 
@@ -130,7 +130,12 @@ impl Picker {
         if self.index.is_empty() {
             return;
         }
-        let mut round = Round::new(now, self.typical_rate(), self.random.fork());
+        let probe = if self.peers.len() <= FEW_PEERS {
+            PROBE_BLOCKS_OF_FEW
+        } else {
+            PROBE_BLOCKS
+        };
+        let mut round = Round::new(now, self.typical_rate(), probe, self.random.fork());
         let mut heap: BinaryHeap<Reverse<(u64, u32)>> = BinaryHeap::with_capacity(slots.len());
         for slot in slots {
             self.offer(&round, slot, &mut heap);
@@ -155,7 +160,7 @@ impl Picker {
     fn offer(&self, round: &Round, slot: u32, heap: &mut BinaryHeap<Reverse<(u64, u32)>>) {
         if let Some(peer) = self.peers.at(slot)
             && peer.serves(round.now)
-            && peer.room(&self.settings) > 0
+            && peer.room(&self.settings, round.probe) > 0
         {
             let delivery_s = peer.delivery_s(round.now, round.rate(peer));
             heap.push(Reverse(((delivery_s * 1e6) as u64, slot)));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::settings::{GROWTH_BLOCKS, LEAST_BLOCKS, PROBE_BLOCKS};
+use super::settings::{GROWTH_BLOCKS, LEAST_BLOCKS};
 use crate::swarm::shape::{BLOCK, Time};
 
 /// The rate is that of the last so many seconds of work...
@@ -68,7 +68,8 @@ impl Meter {
             self.work_s *= keep;
         }
         let target = self.target(queue_delay);
-        self.window = target.min(self.window.max(PROBE_BLOCKS) + GROWTH_BLOCKS);
+        let reached = self.window.max(LEAST_BLOCKS);
+        self.window = target.min(reached + GROWTH_BLOCKS);
     }
 
     /// Bytes a second while the peer has something to send; `None` before the first block.
@@ -103,9 +104,9 @@ impl Meter {
         ((bytes / f64::from(BLOCK)).ceil() as usize).max(LEAST_BLOCKS)
     }
 
-    /// Blocks to keep asked of the peer: few while it is unknown, then as many as its rate and round trip need.
-    pub(super) fn window(&self) -> usize {
-        self.window.max(PROBE_BLOCKS)
+    /// Blocks to keep asked of the peer, as many as its rate and round trip need; `None` while it is unknown.
+    pub(super) fn window(&self) -> Option<usize> {
+        (self.samples > 0).then_some(self.window)
     }
 }
 
@@ -121,7 +122,7 @@ mod tests {
         let (mut now, mut free) = (Time::ZERO, Time::ZERO);
         let mut queue = std::collections::VecDeque::new();
         for _ in 0..blocks {
-            while queue.len() < meter.window() {
+            while queue.len() < meter.window().unwrap_or(LEAST_BLOCKS) {
                 let alone = queue.is_empty();
                 free = (now + round_trip).max(free) + Duration::from_secs_f64(f64::from(BLOCK) / rate);
                 queue.push_back((now, free, alone));
@@ -130,7 +131,7 @@ mod tests {
             now = arrives;
             meter.arrived(now, sent, BLOCK, alone, DELAY);
         }
-        (meter.rate().unwrap(), meter.round_trip_s(), meter.window())
+        (meter.rate().unwrap(), meter.round_trip_s(), meter.window().unwrap())
     }
 
     #[test]

@@ -159,16 +159,21 @@ impl Peer {
         self.resting_until = Time::ZERO;
     }
 
-    /// How many more blocks may be asked of it now.
+    /// How many more blocks may be asked of it now; `probe`: how many at most while it is unknown.
     ///
     /// A request that was cancelled to make room leaves its place to another, so a queue may be twice its window for the
     /// time that the cancelling takes.
-    pub(super) fn room(&self, settings: &Settings) -> usize {
+    pub(super) fn room(&self, settings: &Settings, probe: usize) -> usize {
         if self.banned {
             return 0;
         }
         let limit = (self.reqq.min(settings.max_queue).max(1)) as usize;
-        let window = if self.snubbed { 1 } else { self.meter.window() }.min(limit);
+        let window = if self.snubbed {
+            1
+        } else {
+            self.meter.window().unwrap_or(probe)
+        }
+        .min(limit);
         let cancelled = self
             .requests
             .iter()

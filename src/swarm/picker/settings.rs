@@ -8,8 +8,15 @@ pub const MAX_PEERS: usize = 1024;
 /// The most demands that may live at once in one torrent.
 pub const MAX_DEMANDS: usize = 16 * 1024;
 
-/// Blocks a peer is sent before anything is known of it: enough for two arrivals in a row, which give its rate.
+/// Blocks a peer is asked for before anything is known of it: two arrivals in a row give its rate.
 pub(super) const PROBE_BLOCKS: usize = 2;
+
+/// The same while there are no more peers than [`FEW_PEERS`]: with nobody else to ask, each round trip counts that the
+/// queue takes to grow.
+pub(super) const PROBE_BLOCKS_OF_FEW: usize = 4;
+
+/// See [`PROBE_BLOCKS_OF_FEW`].
+pub(super) const FEW_PEERS: usize = 4;
 
 /// The least number of blocks a peer is kept busy with: one being sent, one behind it.
 pub(super) const LEAST_BLOCKS: usize = 2;

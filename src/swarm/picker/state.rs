@@ -221,7 +221,7 @@ impl Picker {
             rate: peer.meter.rate().map(|rate| rate as u64),
             round_trip: std::time::Duration::from_secs_f64(peer.meter.round_trip_s()),
             outstanding: peer.requests.len(),
-            window: peer.meter.window(),
+            window: peer.meter.window().unwrap_or(super::settings::PROBE_BLOCKS),
             received: peer.received,
             good: peer.good,
             choking: peer.choking,
