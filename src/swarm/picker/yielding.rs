@@ -178,6 +178,10 @@ impl Picker {
         let mut changed = Vec::new();
         for suspect in self.suspects.iter_mut() {
             let (piece, peers) = (suspect.piece, &self.peers);
+            if self.partials.get(&piece).is_some_and(Partial::is_complete) {
+                // It is being hashed; the verdict decides.
+                continue;
+            }
             let able = || {
                 peers
                     .iter()

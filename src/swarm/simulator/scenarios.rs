@@ -287,7 +287,7 @@ fn a_peer_that_sends_garbage_is_found_at_once() {
         world.scan_every = 101;
         let mut slowest = Duration::ZERO;
         for at in 0..10u64 {
-            let read = world.read(at * 20 << 20..(at * 20 << 20) + 1);
+            let read = world.read((at * 20) << 20..((at * 20) << 20) + 1);
             let took = world
                 .wait(read, Duration::from_secs(60))
                 .expect("a read was never answered");
