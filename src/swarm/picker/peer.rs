@@ -229,6 +229,12 @@ impl Peer {
         self.free_s(now, rate) + f64::from(BLOCK) / rate
     }
 
+    /// Whether it has stopped answering, or nothing that it was asked for is expected any more.
+    pub(super) fn is_stuck(&self) -> bool {
+        let given_up = |request: &Request| matches!(request.state, RequestState::GivenUp(_));
+        self.snubbed || (!self.requests.is_empty() && self.requests.iter().all(given_up))
+    }
+
     pub(super) fn position(&self, block: Block) -> Option<usize> {
         self.requests.iter().position(|request| request.block == block)
     }

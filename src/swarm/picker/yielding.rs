@@ -164,9 +164,10 @@ impl Picker {
     pub(super) fn release(&mut self, now: Time, piece: u32) {
         for (_, peer) in self.peers.iter_mut() {
             for request in peer.requests.iter_mut().filter(|request| request.block.piece == piece) {
-                if !matches!(request.state, RequestState::GivenUp(_)) {
-                    request.state = RequestState::GivenUp(now + FORGET);
-                }
+                request.state = match request.state {
+                    RequestState::Live => RequestState::GivenUp(now + FORGET),
+                    RequestState::Cancelled(until) | RequestState::GivenUp(until) => RequestState::GivenUp(until),
+                };
             }
         }
     }
@@ -186,7 +187,7 @@ impl Picker {
                 peers
                     .iter()
                     .map(|(_, peer)| peer)
-                    .filter(|peer| peer.offers(piece, now) && !peer.snubbed)
+                    .filter(|peer| peer.offers(piece, now) && !peer.is_stuck())
             };
             if suspect.fetch == Fetch::Trusted && able().any(|peer| peer.good > 0) {
                 continue;
