@@ -1,9 +1,9 @@
 //! From the reads of one open handle to what the swarm is asked for.
 //!
-//! A read that waits is asked for at once. Once reads follow each other, the seconds after them are asked for as well: a
-//! window that starts small, so that a player that only probes a file is not held up by what it will not read, grows with
-//! what was read in sequence, and ends at what the reader consumes in half a minute. After the first read the head and the
-//! tail of the file are asked for too, since every player comes to its index.
+//! A read that waits is asked for at once. Once reads follow each other, the seconds after them are asked for as well:
+//! a window that starts small, so that a player that only probes a file is not held up by what it will not read, grows
+//! with what was read in sequence, and ends at what the reader consumes in half a minute. After the first read the head
+//! and the tail of the file are asked for too, since every player comes to its index.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -5,8 +5,8 @@ use super::state::Picker;
 use crate::swarm::shape::{Block, PeerKey, PieceSet};
 
 impl Picker {
-    /// A peer whose handshake is done: it chokes us and has nothing until it says otherwise. `fast`: both sides speak BEP 6;
-    /// `reqq`: requests it queues at most. `None` if [`MAX_PEERS`] are here already.
+    /// A peer whose handshake is done: it chokes us and has nothing until it says otherwise. `fast`: both sides speak
+    /// BEP 6; `reqq`: requests it queues at most. `None` if [`MAX_PEERS`] are here already.
     pub fn add_peer(&mut self, fast: bool, reqq: u32) -> Option<PeerKey> {
         let pieces = self.shape.piece_count();
         let make = |slot, generation| Peer::new(PeerKey { slot, generation }, fast, reqq, pieces);
@@ -113,8 +113,8 @@ impl Picker {
         self.drop_requests_not_offered(key);
     }
 
-    /// CHOKE or UNCHOKE. A peer without BEP 6 that chokes drops what was asked of it; one with BEP 6 rejects it piece by
-    /// piece, and until it does the requests count.
+    /// CHOKE or UNCHOKE. A peer without BEP 6 that chokes drops what was asked of it; one with BEP 6 rejects it piece
+    /// by piece, and until it does the requests count.
     pub fn choke(&mut self, key: PeerKey, choking: bool) {
         let Some(peer) = self.peers.get_mut(key.slot, key.generation) else {
             return;

@@ -9,8 +9,8 @@ use super::settings::{DUPLICATE_SHARE, LEAST_GAIN_S, MAX_COPIES, MAX_WALK, RARIT
 use super::state::Picker;
 use crate::swarm::shape::{BLOCK, Block, Time};
 
-/// A peer that takes longer than this for a block is asked for a second one only when the first is nearly here, unless a
-/// reader waits: two such blocks would hold up a seek.
+/// A peer that takes longer than this for a block is asked for a second one only when the first is nearly here, unless
+/// a reader waits: two such blocks would hold up a seek.
 const SLOW_BLOCK_S: f64 = 0.100;
 /// How many waited-for pieces whose blocks are all asked for are looked at for blocks to ask for again.
 const MAX_TAILS: usize = 8;
@@ -51,8 +51,8 @@ impl Capacity {
         self.peers += 1.0;
     }
 
-    /// When they would be through with what they were asked for and `ahead` bytes more, and a block's time on top: a peer
-    /// that delivers by then delays nothing.
+    /// When they would be through with what they were asked for and `ahead` bytes more, and a block's time on top: a
+    /// peer that delivers by then delays nothing.
     fn done_s(&self, ahead: f64) -> f64 {
         (self.queued + self.in_flight + ahead + self.peers * f64::from(BLOCK)) / self.rate.max(1.0)
     }
@@ -183,8 +183,8 @@ impl Picker {
         }
     }
 
-    /// Whether `blocks` blocks of `piece` would all be here before `delivery_s` seconds from now, if each went to whichever
-    /// peer brings it first.
+    /// Whether `blocks` blocks of `piece` would all be here before `delivery_s` seconds from now, if each went to
+    /// whichever peer brings it first.
     fn is_done_before(&self, round: &Round, piece: u32, blocks: f64, delivery_s: f64) -> bool {
         let (now, mut done) = (round.now, 0.0);
         for (_, peer) in self.peers.iter() {
@@ -253,7 +253,8 @@ impl Picker {
         found.or_else(|| self.search_bits(round, peer))
     }
 
-    /// The rarest of some pieces that the peer has and that can be started, found in its bits: for peers that have little.
+    /// The rarest of some pieces that the peer has and that can be started, found in its bits: for peers that have
+    /// little.
     fn search_bits(&self, round: &mut Round, peer: &Peer) -> Option<u32> {
         let have = peer.have()?.words();
         let here = self.have.words();

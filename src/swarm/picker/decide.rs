@@ -50,8 +50,8 @@ impl Picker {
         self.wakeup = Some(self.wakeup.map_or(time, |wakeup| wakeup.min(time)));
     }
 
-    /// A peer is interesting while it has anything that we lack, asked for or not: an unchoke takes a peer seconds, which a
-    /// reader that seeks would wait for.
+    /// A peer is interesting while it has anything that we lack, asked for or not: an unchoke takes a peer seconds,
+    /// which a reader that seeks would wait for.
     fn tell_interest(&mut self) {
         if !std::mem::take(&mut self.interest_changed) {
             return;
@@ -74,7 +74,7 @@ impl Picker {
         let waited_for = self.index.is_waited_for();
         self.next_check = now + if waited_for { TICK_WAITING } else { TICK };
         let typical = self.typical_rate();
-        let mut free = Vec::new();
+        let (mut free, mut forgotten) = (Vec::new(), Vec::new());
         for (_, peer) in self.peers.iter_mut() {
             let block_s = f64::from(BLOCK) / peer.meter.rate().unwrap_or(typical);
             let patience = STALL.max(Duration::from_secs_f64(
@@ -90,14 +90,20 @@ impl Picker {
                     true
                 }
                 RequestState::Live => true,
-                RequestState::GivenUp(until) => now < until,
-                RequestState::Cancelled(until) => {
-                    if now >= until {
-                        free.push(request.block);
-                    }
-                    now < until
+                RequestState::GivenUp(until) if now >= until => {
+                    forgotten.push(*request);
+                    false
                 }
+                RequestState::Cancelled(until) if now >= until => {
+                    free.push(request.block);
+                    request.state = RequestState::GivenUp(until);
+                    forgotten.push(*request);
+                    false
+                }
+                RequestState::GivenUp(_) | RequestState::Cancelled(_) => true,
             });
+            peer.expire_forgotten(now);
+            forgotten.drain(..).for_each(|request| peer.forget(request));
             let silent = peer.meter.last_arrival().is_none_or(|last| now > last + patience);
             if late && silent && !peer.snubbed {
                 peer.snubbed = true;

@@ -11,15 +11,16 @@ const MEMORY_S: f64 = 0.5;
 const MEMORY_BYTES: f64 = 8.0 * BLOCK as f64;
 /// No peer is taken for faster than this (bytes a second): two blocks read at once seem to take no time at all.
 const MAX_RATE: f64 = 1024.0 * 1024.0 * 1024.0;
-/// The share of a new latency in the least latency when a request met an empty queue: a path that became longer is seen.
+/// The share of a new latency in the least latency when a request met an empty queue: a path that became longer is
+/// seen.
 const DRIFT: f64 = 0.125;
 /// The queue is longer by so many times the jitter.
 const JITTERS: f64 = 4.0;
 
 /// What is known of one peer's speed. Times are in seconds.
 ///
-/// A block's *work* is the time from the later of (the block before it arrived, its request can have reached the peer) to
-/// its own arrival: at a peer with a queue the work of a block is the time its bytes took, whatever the round trip.
+/// A block's *work* is the time from the later of (the block before it arrived, its request can have reached the peer)
+/// to its own arrival: at a peer with a queue the work of a block is the time its bytes took, whatever the round trip.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Meter {
     bytes: f64,
@@ -116,7 +117,8 @@ mod tests {
 
     const DELAY: Duration = Duration::from_millis(50);
 
-    /// Drives a meter against a peer of `rate` and `round_trip`, keeping its window full; gives rate, round trip, window.
+    /// Drives a meter against a peer of `rate` and `round_trip`, keeping its window full; gives rate, round trip,
+    /// window.
     fn settle(rate: f64, round_trip: Duration, blocks: usize) -> (f64, f64, usize) {
         let mut meter = Meter::default();
         let (mut now, mut free) = (Time::ZERO, Time::ZERO);

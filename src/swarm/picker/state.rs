@@ -99,8 +99,8 @@ pub struct PeerStats {
 ///
 /// It is a plain value: everything that happens is told to it with the time at which it happened, and
 /// [`decide`](Picker::decide) gives what is to be done about it. Call that after each batch of events and at
-/// [`next_wakeup`](Picker::next_wakeup). The same calls with the same seed give the same actions. Calls that name a peer
-/// or demand that has gone do nothing.
+/// [`next_wakeup`](Picker::next_wakeup). The same calls with the same seed give the same actions. Calls that name a
+/// peer or demand that has gone do nothing.
 #[derive(Debug, Clone)]
 pub struct Picker {
     pub(super) shape: Shape,

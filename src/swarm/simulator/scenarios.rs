@@ -107,8 +107,8 @@ fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// With next to no round trip, and with 50 ms each way; with a full download running and without; with and without BEP 6;
-/// and with blocks that come as unevenly as they do in practice.
+/// With next to no round trip, and with 50 ms each way; with a full download running and without; with and without BEP
+/// 6; and with blocks that come as unevenly as they do in practice.
 fn in_all_ways(
     name: &'static str,
     seeders: &[Profile],
