@@ -266,8 +266,8 @@ impl fmt::Debug for PieceSet {
     }
 }
 
-/// Names one peer of one torrent for as long as it is connected. A key is never reused: what arrives late for a peer that
-/// has gone meets nobody.
+/// Names one peer of one torrent for as long as it is connected. A key is never reused: what arrives late for a peer
+/// that has gone meets nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerKey {
     pub(crate) slot: u32,

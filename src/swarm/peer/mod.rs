@@ -53,7 +53,8 @@ pub trait Sink: Send + Sync + 'static {
     fn wanted(&self, span: Span) -> bool;
 
     /// Takes a block that was asked of this peer. `data` is a view of a read buffer of up to 256 KiB, which lives as
-    /// long as the view: copy it to keep it. Called on the link's task, so it does not wait for anything.
+    /// long as the view: copy it to keep it. Called on the link's task, so it does not wait for anything. `false`: another
+    /// copy of the block came first, and this one was not kept.
     fn block(&self, from: PeerKey, piece: u32, begin: u32, data: Bytes) -> bool;
 }
 

@@ -28,34 +28,33 @@ pub struct Receipt {
 
 impl Picker {
     /// A block arrived from `key`, read off the socket at `now`. `stored`: whoever assembles pieces kept these bytes
-    /// (it keeps the first copy of a block): a block's sender is who sent the copy that was kept, so that the right one is
-    /// blamed.
+    /// (it keeps the first copy of a block): a block's sender is who sent the copy that was kept, so that the right one
+    /// is blamed.
     pub fn received(&mut self, now: Time, key: PeerKey, block: Block, stored: bool) -> Receipt {
         let size = self.shape.block_size(block);
         self.counters.received += u64::from(size);
-        let asked = self.answered(now, key, block, size);
-        let Some(partial) = self.partials.get_mut(&block.piece) else {
-            let here = self.have.get(block.piece);
-            let arrival = if asked && here {
-                Arrival::Duplicate
-            } else {
-                Arrival::Unasked
-            };
-            self.waste(arrival, size);
+        let answer = self.answered(now, key, block, size);
+        let asked = answer == Some(true);
+        let useless = if answer.is_some() {
+            Arrival::Duplicate
+        } else {
+            Arrival::Unasked
+        };
+        if stored && size > 0 && !self.have.get(block.piece) && !self.partials.contains_key(&block.piece) {
+            // Asked for once, given up, and here after all.
+            self.partials
+                .insert(block.piece, Partial::new(self.shape.block_count(block.piece)));
+        }
+        let Some(partial) = self.partials.get_mut(&block.piece).filter(|_| stored) else {
+            self.waste(useless, size);
+            if asked {
+                self.unask(block);
+            }
             return Receipt {
-                arrival,
+                arrival: useless,
                 piece_complete: false,
             };
         };
-        if !stored {
-            let arrival = if asked { Arrival::Duplicate } else { Arrival::Unasked };
-            self.waste(arrival, size);
-            self.unask_if(asked, block);
-            return Receipt {
-                arrival,
-                piece_complete: false,
-            };
-        }
         let copies = partial.copies(block.index);
         if !partial.store(block.index, key) {
             self.waste(Arrival::Duplicate, size);
@@ -80,12 +79,7 @@ impl Picker {
         let Some(peer) = self.peers.get_mut(key.slot, key.generation) else {
             return;
         };
-        let Some(place) = peer.position(block) else {
-            return;
-        };
-        let Some(request) = peer.requests.remove(place) else {
-            return;
-        };
+        let Some(request) = peer.take(block) else { return };
         if request.state == RequestState::Live && (!peer.choking || peer.is_allowed(block.piece)) {
             peer.refuses(now, block.piece);
         }
@@ -154,17 +148,14 @@ impl Picker {
         }
     }
 
-    /// Takes the answered request out of the peer's queue and measures it; true if there was one.
-    fn answered(&mut self, now: Time, key: PeerKey, block: Block, size: u32) -> bool {
-        let Some(peer) = self.peers.get_mut(key.slot, key.generation) else {
-            return false;
-        };
+    /// Takes the answered request out of the peer's queue and measures it. `None` if there was none; else whether the
+    /// block was still counted on.
+    fn answered(&mut self, now: Time, key: PeerKey, block: Block, size: u32) -> Option<bool> {
+        let peer = self.peers.get_mut(key.slot, key.generation)?;
         peer.received += u64::from(size);
-        let Some(request) = peer.position(block).and_then(|place| peer.requests.remove(place)) else {
-            return false;
-        };
-        peer.meter
-            .arrived(now, request.sent, size, request.alone, self.settings.queue_delay);
+        let request = peer.take(block)?;
+        let delay = self.settings.queue_delay;
+        peer.meter.arrived(now, request.sent, size, request.alone, delay);
         peer.relents(block.piece);
         if std::mem::take(&mut peer.snubbed) {
             self.pending.push(Action::Snubbed {
@@ -173,13 +164,7 @@ impl Picker {
             });
         }
         self.mark(key.slot);
-        !matches!(request.state, RequestState::GivenUp(_))
-    }
-
-    fn unask_if(&mut self, asked: bool, block: Block) {
-        if asked {
-            self.unask(block);
-        }
+        Some(!matches!(request.state, RequestState::GivenUp(_)))
     }
 
     fn waste(&mut self, arrival: Arrival, size: u32) {

@@ -13,6 +13,9 @@ use super::settings::MAX_SUSPECTS;
 /// Blocks whose digests are kept, over all failed pieces; the oldest piece gives way.
 const MAX_EVIDENCE: usize = 256 * 1024;
 
+/// Appointments that are remembered for one piece.
+const MAX_TRIED: usize = 64;
+
 /// From whom the blocks of a piece may come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fetch {
@@ -28,11 +31,28 @@ pub(super) enum Fetch {
 pub(super) struct Suspect {
     pub(super) piece: u32,
     pub(super) fetch: Fetch,
-    /// Peers that were appointed and did not deliver.
-    pub(super) tried: Vec<PeerKey>,
+    /// Peers that were appointed and did not deliver, once for each time.
+    tried: Vec<PeerKey>,
     /// Block, sender and digest of what came in the failed attempts.
     evidence: Vec<(u32, PeerKey, u64)>,
     attempts: u32,
+}
+
+impl Suspect {
+    /// The appointed peer did not deliver.
+    pub(super) fn was_late(&mut self, peer: PeerKey) {
+        if self.tried.len() >= MAX_TRIED {
+            self.tried.remove(0);
+        }
+        self.tried.push(peer);
+    }
+
+    /// How often that was so, as far as it matters.
+    pub(super) fn times_late(&self, peer: PeerKey) -> i32 {
+        (0..8)
+            .zip(self.tried.iter().filter(|tried| **tried == peer))
+            .fold(0, |count, _| count + 1)
+    }
 }
 
 /// The failed pieces that are not good yet.
@@ -57,6 +77,15 @@ impl Suspects {
     /// From whom `piece` may be fetched.
     pub(super) fn fetch(&self, piece: u32) -> Fetch {
         self.get(piece).map_or(Fetch::Anyone, |suspect| suspect.fetch)
+    }
+
+    /// `peer` is late with a block of `piece`: if it fetches it alone, another is to.
+    pub(super) fn late(&mut self, piece: u32, peer: PeerKey) {
+        let suspect = self.pieces.iter_mut().find(|suspect| suspect.piece == piece);
+        if let Some(suspect) = suspect.filter(|suspect| suspect.fetch == Fetch::Alone(Some(peer))) {
+            suspect.fetch = Fetch::Alone(None);
+            suspect.was_late(peer);
+        }
     }
 
     /// The piece failed, sent by `senders` (block by block), whose blocks have `digests` (empty if unknown).

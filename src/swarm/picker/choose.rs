@@ -9,13 +9,11 @@ use super::settings::{DUPLICATE_SHARE, LEAST_GAIN_S, MAX_COPIES, MAX_WALK, RARIT
 use super::state::Picker;
 use crate::swarm::shape::{BLOCK, Block, Time};
 
-/// A peer that takes longer than this for a block is asked for a second one only when the first is nearly here, unless a
-/// reader waits: two such blocks would hold up a seek.
+/// A peer that takes longer than this for a block is asked for a second one only when the first is nearly here, unless
+/// a reader waits: two such blocks would hold up a seek.
 const SLOW_BLOCK_S: f64 = 0.100;
 /// How many waited-for pieces whose blocks are all asked for are looked at for blocks to ask for again.
 const MAX_TAILS: usize = 8;
-/// Halvings in the search for the moment at which a piece could be here: to one part in 65,536.
-const FINISH_STEPS: u32 = 16;
 /// A block may come later than the best possible moment by this share of the time...
 const FINISH_TOLERANCE: f64 = 0.02;
 /// ...and this many seconds: rates are not known better.
@@ -53,8 +51,8 @@ impl Capacity {
         self.peers += 1.0;
     }
 
-    /// When they would be through with what they were asked for and `ahead` bytes more, and a block's time on top: a peer
-    /// that delivers by then delays nothing.
+    /// When they would be through with what they were asked for and `ahead` bytes more, and a block's time on top: a
+    /// peer that delivers by then delays nothing.
     fn done_s(&self, ahead: f64) -> f64 {
         (self.queued + self.in_flight + ahead + self.peers * f64::from(BLOCK)) / self.rate.max(1.0)
     }
@@ -74,9 +72,9 @@ struct Asked {
 pub(super) struct Round {
     pub(super) now: Time,
     typical: f64,
+    /// Blocks that a peer of which nothing is known may be asked for at once.
+    pub(super) probe: usize,
     line: Option<Capacity>,
-    /// When the blocks of a piece could all be here at best, in seconds from now.
-    finishes: Vec<(u32, f64)>,
     asked: Option<Vec<Asked>>,
     full: [bool; 4],
     random: fastrand::Rng,
@@ -86,12 +84,12 @@ pub(super) struct Round {
 }
 
 impl Round {
-    pub(super) fn new(now: Time, typical: f64, random: fastrand::Rng) -> Round {
+    pub(super) fn new(now: Time, typical: f64, probe: usize, random: fastrand::Rng) -> Round {
         Round {
             now,
             typical,
+            probe,
             line: None,
-            finishes: Vec::new(),
             asked: None,
             full: [false; 4],
             random,
@@ -177,42 +175,32 @@ impl Picker {
         match band {
             Band::Waiting => {
                 let blocks = (ahead / f64::from(BLOCK)).max(1.0);
-                let finish_s = self.best_finish_s(round, piece, blocks);
-                finish_s * (1.0 + FINISH_TOLERANCE) + FINISH_TOLERANCE_S >= delivery_s
+                let earlier_s = (delivery_s - FINISH_TOLERANCE_S) / (1.0 + FINISH_TOLERANCE);
+                !self.is_done_before(round, piece, blocks, earlier_s)
             }
             Band::Soon => self.line_capacity(round).done_s(ahead) >= delivery_s,
             Band::Edge | Band::Whole => true,
         }
     }
 
-    /// When the last of `blocks` blocks of `piece` would arrive, in seconds from now, if each went to whichever peer
-    /// brings it first.
-    fn best_finish_s(&self, round: &mut Round, piece: u32, blocks: f64) -> f64 {
-        if let Some((_, finish_s)) = round.finishes.iter().find(|(known, _)| *known == piece) {
-            return *finish_s;
-        }
-        // For each peer: when it is through with its queue, and its time for a block.
-        let mut able: Vec<(f64, f64)> = Vec::with_capacity(self.peers.len());
-        for (_, peer) in self
-            .peers
-            .iter()
-            .filter(|(_, peer)| self.may_ask(round.now, peer, piece))
-        {
+    /// Whether `blocks` blocks of `piece` would all be here before `delivery_s` seconds from now, if each went to
+    /// whichever peer brings it first.
+    fn is_done_before(&self, round: &Round, piece: u32, blocks: f64, delivery_s: f64) -> bool {
+        let (now, mut done) = (round.now, 0.0);
+        for (_, peer) in self.peers.iter() {
+            if !self.may_ask(now, peer, piece) {
+                continue;
+            }
             let rate = round.rate(peer);
-            able.push((peer.free_s(round.now, rate), f64::from(BLOCK) / rate));
+            let working_s = delivery_s - peer.free_s(now, rate);
+            if working_s > 0.0 {
+                done += (working_s * rate / f64::from(BLOCK)).floor();
+                if done >= blocks {
+                    return true;
+                }
+            }
         }
-        let alone = able.iter().map(|(free_s, block_s)| free_s + blocks * block_s);
-        let (mut early, mut late) = (0.0, alone.fold(f64::INFINITY, f64::min));
-        for _ in 0..FINISH_STEPS {
-            let middle = f64::midpoint(early, late);
-            let done: f64 = able
-                .iter()
-                .map(|(free_s, block_s)| ((middle - free_s) / block_s).floor().max(0.0))
-                .sum();
-            if done < blocks { early = middle } else { late = middle }
-        }
-        round.finishes.push((piece, late));
-        late
+        false
     }
 
     fn line_capacity(&self, round: &mut Round) -> Capacity {
@@ -265,7 +253,8 @@ impl Picker {
         found.or_else(|| self.search_bits(round, peer))
     }
 
-    /// The rarest of some pieces that the peer has and that can be started, found in its bits: for peers that have little.
+    /// The rarest of some pieces that the peer has and that can be started, found in its bits: for peers that have
+    /// little.
     fn search_bits(&self, round: &mut Round, peer: &Peer) -> Option<u32> {
         let have = peer.have()?.words();
         let here = self.have.words();

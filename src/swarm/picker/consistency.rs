@@ -8,6 +8,31 @@ use super::state::Picker;
 use crate::swarm::shape::{Block, Time};
 
 impl Picker {
+    /// What it has to do, for a message.
+    pub(crate) fn summary(&self) -> String {
+        let partials: Vec<String> = self
+            .partials
+            .iter()
+            .map(|(piece, it)| {
+                format!(
+                    "{piece}: {} here, {} free of {}",
+                    it.here(),
+                    it.free(),
+                    it.block_count()
+                )
+            })
+            .collect();
+        let index = &self.index;
+        format!(
+            "{:?} {:?} {:?} {} {partials:?} {:?}",
+            index.open,
+            index.tails,
+            index.started,
+            index.rarity.len(),
+            self.suspects
+        )
+    }
+
     /// Panics unless the incremental index equals a full scan, the blocks' counts equal the requests, and every queue
     /// and table is within its limit.
     pub(crate) fn assert_consistent(&self, now: Time) {
@@ -46,7 +71,6 @@ impl Picker {
                 "a queue of {} where {limit} may be",
                 peer.requests.len()
             );
-            assert!(peer.requests.len() <= 2 * peer.meter.window().max(2) + 16 || !peer.fast || peer.reqq > 16);
             let useful = peer
                 .have()
                 .map(|have| have.iter().filter(|piece| !self.have.get(*piece)).count());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::choose::{Choice, Round};
 use super::partial::Partial;
 use super::peer::{Request, RequestState};
-use super::settings::{FORGET, STALL, STALL_FACTOR, TICK, TICK_WAITING};
+use super::settings::{FEW_PEERS, FORGET, PROBE_BLOCKS, PROBE_BLOCKS_OF_FEW, STALL, STALL_FACTOR, TICK, TICK_WAITING};
 use super::state::{Action, Picker};
 use crate::swarm::shape::{BLOCK, Block, Time};
 
@@ -50,8 +50,8 @@ impl Picker {
         self.wakeup = Some(self.wakeup.map_or(time, |wakeup| wakeup.min(time)));
     }
 
-    /// A peer is interesting while it has anything that we lack, asked for or not: an unchoke takes a peer seconds, which a
-    /// reader that seeks would wait for.
+    /// A peer is interesting while it has anything that we lack, asked for or not: an unchoke takes a peer seconds,
+    /// which a reader that seeks would wait for.
     fn tell_interest(&mut self) {
         if !std::mem::take(&mut self.interest_changed) {
             return;
@@ -74,7 +74,7 @@ impl Picker {
         let waited_for = self.index.is_waited_for();
         self.next_check = now + if waited_for { TICK_WAITING } else { TICK };
         let typical = self.typical_rate();
-        let mut free = Vec::new();
+        let (mut free, mut forgotten) = (Vec::new(), Vec::new());
         for (_, peer) in self.peers.iter_mut() {
             let block_s = f64::from(BLOCK) / peer.meter.rate().unwrap_or(typical);
             let patience = STALL.max(Duration::from_secs_f64(
@@ -84,19 +84,26 @@ impl Picker {
             peer.requests.retain_mut(|request| match request.state {
                 RequestState::Live if now > request.due + patience => {
                     late = true;
+                    self.suspects.late(request.block.piece, peer.key);
                     free.push(request.block);
                     request.state = RequestState::GivenUp(now + FORGET);
                     true
                 }
                 RequestState::Live => true,
-                RequestState::GivenUp(until) => now < until,
-                RequestState::Cancelled(until) => {
-                    if now >= until {
-                        free.push(request.block);
-                    }
-                    now < until
+                RequestState::GivenUp(until) if now >= until => {
+                    forgotten.push(*request);
+                    false
                 }
+                RequestState::Cancelled(until) if now >= until => {
+                    free.push(request.block);
+                    request.state = RequestState::GivenUp(until);
+                    forgotten.push(*request);
+                    false
+                }
+                RequestState::GivenUp(_) | RequestState::Cancelled(_) => true,
             });
+            peer.expire_forgotten(now);
+            forgotten.drain(..).for_each(|request| peer.forget(request));
             let silent = peer.meter.last_arrival().is_none_or(|last| now > last + patience);
             if late && silent && !peer.snubbed {
                 peer.snubbed = true;
@@ -129,7 +136,12 @@ impl Picker {
         if self.index.is_empty() {
             return;
         }
-        let mut round = Round::new(now, self.typical_rate(), self.random.fork());
+        let probe = if self.peers.len() <= FEW_PEERS {
+            PROBE_BLOCKS_OF_FEW
+        } else {
+            PROBE_BLOCKS
+        };
+        let mut round = Round::new(now, self.typical_rate(), probe, self.random.fork());
         let mut heap: BinaryHeap<Reverse<(u64, u32)>> = BinaryHeap::with_capacity(slots.len());
         for slot in slots {
             self.offer(&round, slot, &mut heap);
@@ -154,7 +166,7 @@ impl Picker {
     fn offer(&self, round: &Round, slot: u32, heap: &mut BinaryHeap<Reverse<(u64, u32)>>) {
         if let Some(peer) = self.peers.at(slot)
             && peer.serves(round.now)
-            && peer.room(&self.settings) > 0
+            && peer.room(&self.settings, round.probe) > 0
         {
             let delivery_s = peer.delivery_s(round.now, round.rate(peer));
             heap.push(Reverse(((delivery_s * 1e6) as u64, slot)));

@@ -28,8 +28,8 @@ pub struct Want {
     pub bytes: Range<u64>,
     /// How urgently.
     pub band: Band,
-    /// When the first byte is needed; `None`: as soon as it can be had. Within a band the earliest deadline goes first, and
-    /// a peer that would deliver before the deadline may be used even if it is slower than the others.
+    /// When the first byte is needed; `None`: as soon as it can be had. Within a band the earliest deadline goes first,
+    /// and a peer that would deliver before the deadline may be used even if it is slower than the others.
     pub deadline: Option<Time>,
     /// Bytes a second at which the deadline moves back over the range; `None`: all of it is needed at once.
     pub pace: Option<u64>,
@@ -138,7 +138,8 @@ impl Demands {
         std::mem::replace(&mut self.everything, everything) != everything
     }
 
-    /// How urgent `piece` is; `None` if nothing asks for it. The time is the deadline; in the whole band it says nothing.
+    /// How urgent `piece` is; `None` if nothing asks for it. The time is the deadline; in the whole band it says
+    /// nothing.
     pub(super) fn urgency(&self, piece: u32) -> Option<(Band, Time)> {
         let claims = self.claims.get(&piece).into_iter().flatten();
         claims

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::settings::{GROWTH_BLOCKS, LEAST_BLOCKS, PROBE_BLOCKS};
+use super::settings::{GROWTH_BLOCKS, LEAST_BLOCKS};
 use crate::swarm::shape::{BLOCK, Time};
 
 /// The rate is that of the last so many seconds of work...
@@ -11,15 +11,16 @@ const MEMORY_S: f64 = 0.5;
 const MEMORY_BYTES: f64 = 8.0 * BLOCK as f64;
 /// No peer is taken for faster than this (bytes a second): two blocks read at once seem to take no time at all.
 const MAX_RATE: f64 = 1024.0 * 1024.0 * 1024.0;
-/// The share of a new latency in the least latency when a request met an empty queue: a path that became longer is seen.
+/// The share of a new latency in the least latency when a request met an empty queue: a path that became longer is
+/// seen.
 const DRIFT: f64 = 0.125;
 /// The queue is longer by so many times the jitter.
 const JITTERS: f64 = 4.0;
 
 /// What is known of one peer's speed. Times are in seconds.
 ///
-/// A block's *work* is the time from the later of (the block before it arrived, its request can have reached the peer) to
-/// its own arrival: at a peer with a queue the work of a block is the time its bytes took, whatever the round trip.
+/// A block's *work* is the time from the later of (the block before it arrived, its request can have reached the peer)
+/// to its own arrival: at a peer with a queue the work of a block is the time its bytes took, whatever the round trip.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Meter {
     bytes: f64,
@@ -45,12 +46,13 @@ impl Meter {
         let possible = sent + Duration::from_secs_f64(self.round_trip_s());
         let begun = self.last_arrival.map_or(possible, |last| last.max(possible));
         let work = if self.samples == 0 {
-            latency
+            // Half of the first answer's time is taken to be the way there and back.
+            latency / 2.0
         } else {
             (now - begun).as_secs_f64()
         };
         if self.samples == 1 {
-            // The first block's work included the round trip; two in a row tell the rate.
+            // The first block's work was a guess; two in a row tell the rate.
             self.bytes = 0.0;
             self.work_s = 0.0;
         } else if self.samples > 1 {
@@ -67,7 +69,8 @@ impl Meter {
             self.work_s *= keep;
         }
         let target = self.target(queue_delay);
-        self.window = target.min(self.window.max(PROBE_BLOCKS) + GROWTH_BLOCKS);
+        let reached = self.window.max(LEAST_BLOCKS);
+        self.window = target.min(reached + GROWTH_BLOCKS);
     }
 
     /// Bytes a second while the peer has something to send; `None` before the first block.
@@ -102,9 +105,9 @@ impl Meter {
         ((bytes / f64::from(BLOCK)).ceil() as usize).max(LEAST_BLOCKS)
     }
 
-    /// Blocks to keep asked of the peer: few while it is unknown, then as many as its rate and round trip need.
-    pub(super) fn window(&self) -> usize {
-        self.window.max(PROBE_BLOCKS)
+    /// Blocks to keep asked of the peer, as many as its rate and round trip need; `None` while it is unknown.
+    pub(super) fn window(&self) -> Option<usize> {
+        (self.samples > 0).then_some(self.window)
     }
 }
 
@@ -114,13 +117,14 @@ mod tests {
 
     const DELAY: Duration = Duration::from_millis(50);
 
-    /// Drives a meter against a peer of `rate` and `round_trip`, keeping its window full; gives rate, round trip, window.
+    /// Drives a meter against a peer of `rate` and `round_trip`, keeping its window full; gives rate, round trip,
+    /// window.
     fn settle(rate: f64, round_trip: Duration, blocks: usize) -> (f64, f64, usize) {
         let mut meter = Meter::default();
         let (mut now, mut free) = (Time::ZERO, Time::ZERO);
         let mut queue = std::collections::VecDeque::new();
         for _ in 0..blocks {
-            while queue.len() < meter.window() {
+            while queue.len() < meter.window().unwrap_or(LEAST_BLOCKS) {
                 let alone = queue.is_empty();
                 free = (now + round_trip).max(free) + Duration::from_secs_f64(f64::from(BLOCK) / rate);
                 queue.push_back((now, free, alone));
@@ -129,7 +133,7 @@ mod tests {
             now = arrives;
             meter.arrived(now, sent, BLOCK, alone, DELAY);
         }
-        (meter.rate().unwrap(), meter.round_trip_s(), meter.window())
+        (meter.rate().unwrap(), meter.round_trip_s(), meter.window().unwrap())
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::meter::Meter;
-use super::settings::{MAX_ALLOWED_FAST, MAX_REFUSED, REFUSED, Settings};
+use super::settings::{ANOTHER_CHANCE, MAX_ALLOWED_FAST, MAX_FORGOTTEN, MAX_REFUSED, REFUSED, Settings};
 use crate::swarm::shape::{BLOCK, Block, PeerKey, PieceSet, Time};
 
 /// One request that was sent and neither answered nor forgotten.
@@ -26,7 +26,8 @@ pub(super) enum RequestState {
     /// CANCEL was sent, and the block may arrive all the same: it is asked of nobody else until the peer rejects the
     /// request or this moment comes.
     Cancelled(Time),
-    /// It is too late to be waited for: others may be asked for the block, though it counts in the queue until this moment.
+    /// It is too late to be waited for: others may be asked for the block, though it counts in the queue until this
+    /// moment.
     GivenUp(Time),
 }
 
@@ -55,6 +56,8 @@ pub(super) struct Peer {
     /// Sent a bad piece: nothing is asked of it any more.
     pub(super) banned: bool,
     pub(super) requests: VecDeque<Request>,
+    /// Requests that count no more: should the block come after all, it tells how slow the peer is.
+    forgotten: VecDeque<Request>,
     pub(super) meter: Meter,
     refusals: Vec<Refusal>,
     resting_until: Time,
@@ -79,6 +82,7 @@ impl Peer {
             snubbed: false,
             banned: false,
             requests: VecDeque::new(),
+            forgotten: VecDeque::new(),
             meter: Meter::default(),
             refusals: Vec::new(),
             resting_until: Time::ZERO,
@@ -159,16 +163,21 @@ impl Peer {
         self.resting_until = Time::ZERO;
     }
 
-    /// How many more blocks may be asked of it now.
+    /// How many more blocks may be asked of it now; `probe`: how many at most while it is unknown.
     ///
-    /// A request that was cancelled to make room leaves its place to another, so a queue may be twice its window for the
-    /// time that the cancelling takes.
-    pub(super) fn room(&self, settings: &Settings) -> usize {
+    /// A request that was cancelled to make room leaves its place to another, so a queue may be twice its window for
+    /// the time that the cancelling takes.
+    pub(super) fn room(&self, settings: &Settings, probe: usize) -> usize {
         if self.banned {
             return 0;
         }
         let limit = (self.reqq.min(settings.max_queue).max(1)) as usize;
-        let window = if self.snubbed { 1 } else { self.meter.window() }.min(limit);
+        let window = if self.snubbed {
+            1
+        } else {
+            self.meter.window().unwrap_or(probe)
+        }
+        .min(limit);
         let cancelled = self
             .requests
             .iter()
@@ -196,8 +205,8 @@ impl Peer {
         }
     }
 
-    /// When the first `blocks` of its queue will have arrived, in seconds from `now`. A peer whose next block is late by
-    /// some time is believed to need that time again: the longer it is silent, the less is expected of it.
+    /// When the first `blocks` of its queue will have arrived, in seconds from `now`. A peer whose next block is late
+    /// by some time is believed to need that time again: the longer it is silent, the less is expected of it.
     pub(super) fn drain_s(&self, now: Time, rate: f64, blocks: usize) -> f64 {
         if blocks == 0 || self.requests.is_empty() {
             return 0.0;
@@ -222,6 +231,34 @@ impl Peer {
     /// When a block that is asked for now would arrive, in seconds from `now`.
     pub(super) fn delivery_s(&self, now: Time, rate: f64) -> f64 {
         self.free_s(now, rate) + f64::from(BLOCK) / rate
+    }
+
+    /// Whether it has stopped answering, or nothing that it was asked for is expected any more.
+    pub(super) fn is_stuck(&self) -> bool {
+        let given_up = |request: &Request| matches!(request.state, RequestState::GivenUp(_));
+        self.snubbed || (!self.requests.is_empty() && self.requests.iter().all(given_up))
+    }
+
+    /// The request was taken out of the queue without an answer.
+    pub(super) fn forget(&mut self, request: Request) {
+        if self.forgotten.len() >= MAX_FORGOTTEN {
+            self.forgotten.pop_front();
+        }
+        self.forgotten.push_back(request);
+    }
+
+    /// Drops the forgotten requests that are older than any answer.
+    pub(super) fn expire_forgotten(&mut self, now: Time) {
+        self.forgotten.retain(|request| now < request.sent + ANOTHER_CHANCE);
+    }
+
+    /// Takes the request for `block` out, be it forgotten or not.
+    pub(super) fn take(&mut self, block: Block) -> Option<Request> {
+        if let Some(place) = self.position(block) {
+            return self.requests.remove(place);
+        }
+        let place = self.forgotten.iter().position(|request| request.block == block)?;
+        self.forgotten.remove(place)
     }
 
     pub(super) fn position(&self, block: Block) -> Option<usize> {

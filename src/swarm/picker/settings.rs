@@ -8,14 +8,22 @@ pub const MAX_PEERS: usize = 1024;
 /// The most demands that may live at once in one torrent.
 pub const MAX_DEMANDS: usize = 16 * 1024;
 
-/// Blocks a peer is sent before anything is known of it: enough for two arrivals in a row, which give its rate.
+/// Blocks a peer is asked for before anything is known of it: two arrivals in a row give its rate.
 pub(super) const PROBE_BLOCKS: usize = 2;
+
+/// The same while there are no more peers than [`FEW_PEERS`]: with nobody else to ask, each round trip counts that the
+/// queue takes to grow.
+pub(super) const PROBE_BLOCKS_OF_FEW: usize = 4;
+
+/// See [`PROBE_BLOCKS_OF_FEW`].
+pub(super) const FEW_PEERS: usize = 4;
 
 /// The least number of blocks a peer is kept busy with: one being sent, one behind it.
 pub(super) const LEAST_BLOCKS: usize = 2;
 
-/// How many blocks the queue of a peer that keeps up may grow with each arrival (it then triples in a round trip).
-pub(super) const GROWTH_BLOCKS: usize = 2;
+/// How many blocks the queue of a peer may grow with each arrival, towards what its rate and round trip need: it grows
+/// as fast as TCP lets it, and two blocks that are read at once, and seem to have taken no time, do little harm.
+pub(super) const GROWTH_BLOCKS: usize = 4;
 
 /// How often the state of requests is looked at while a reader waits.
 pub(super) const TICK_WAITING: Duration = Duration::from_millis(20);
@@ -23,7 +31,8 @@ pub(super) const TICK_WAITING: Duration = Duration::from_millis(20);
 /// How often it is looked at while no reader waits.
 pub(super) const TICK: Duration = Duration::from_millis(250);
 
-/// A request this much later than predicted is given up, whatever the band (or [`STALL_FACTOR`] block times, if longer).
+/// A request this much later than predicted is given up, whatever the band (or [`STALL_FACTOR`] block times, if
+/// longer).
 pub(super) const STALL: Duration = Duration::from_secs(2);
 
 /// See [`STALL`].
@@ -31,6 +40,12 @@ pub(super) const STALL_FACTOR: f64 = 4.0;
 
 /// How long a request that was given up, or cancelled at a peer that must reject it, still counts in the peer's queue.
 pub(super) const FORGET: Duration = Duration::from_secs(10);
+
+/// How many requests that no longer count are remembered for one peer, to measure it by an answer that comes after all.
+pub(super) const MAX_FORGOTTEN: usize = 16;
+
+/// After this long such an answer is not expected any more, and a peer that never answered is tried again.
+pub(super) const ANOTHER_CHANCE: Duration = Duration::from_secs(60);
 
 /// How long a piece that a peer refused is not asked of it again; doubled with each refusal in a row, up to 16 times.
 pub(super) const REFUSED: Duration = Duration::from_millis(500);
@@ -63,8 +78,9 @@ pub(super) const RARITY_TRIES: usize = 32;
 /// How a picker behaves; all of it has a default.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Settings {
-    /// How long a peer's queue is beyond its round trip: what is queued at a seeder when a reader seeks cannot be called
-    /// back, so each millisecond here is a millisecond of every seek; too few and a peer runs dry between two blocks.
+    /// How long a peer's queue is beyond its round trip: what is queued at a seeder when a reader seeks cannot be
+    /// called back, so each millisecond here is a millisecond of every seek; too few and a peer runs dry between two
+    /// blocks.
     pub queue_delay: Duration,
     /// The most requests outstanding at one peer, whatever it would allow.
     pub max_queue: u32,

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::blame::Fetch;
 use super::demands::Band;
+use super::partial::Partial;
 use super::peer::{Peer, RequestState};
 use super::settings::FORGET;
 use super::state::{Action, Picker};
-use crate::swarm::shape::{PeerKey, Time};
+use crate::swarm::shape::{BLOCK, Time};
 
 /// Unfinished pieces that are always allowed, however large they are.
 const LEAST_PARTIALS: u64 = 3;
@@ -16,6 +17,10 @@ const LEAST_PARTIALS: u64 = 3;
 const MOST_PARTIALS: u64 = 4096;
 /// A piece that a sequential reader comes to later than this gives way to a reader that waits.
 const FAR: Duration = Duration::from_secs(3);
+/// How many times faster an unproved peer must be to be appointed instead of one that sent good pieces.
+const TRUST: f64 = 4.0;
+/// What is here of a suspect piece is dropped for another peer that would bring all of it so much sooner.
+const GAIN_S: f64 = 1.0;
 /// How much longer than predicted a block is waited for after CANCEL was sent to a peer that does not reject.
 const CANCEL_MARGIN: Duration = Duration::from_millis(100);
 
@@ -145,7 +150,7 @@ impl Picker {
     /// Drops what is here of an unfinished piece.
     pub(super) fn forget(&mut self, now: Time, piece: u32) {
         if let Some(partial) = self.partials.remove(&piece) {
-            self.counters.forgotten += u64::from(partial.here()) * u64::from(crate::swarm::shape::BLOCK);
+            self.counters.forgotten += u64::from(partial.here()) * u64::from(BLOCK);
             for (slot, place) in self.find_requests(|_, _, of| of == piece) {
                 self.cancel(now, slot, place);
             }
@@ -159,56 +164,71 @@ impl Picker {
     pub(super) fn release(&mut self, now: Time, piece: u32) {
         for (_, peer) in self.peers.iter_mut() {
             for request in peer.requests.iter_mut().filter(|request| request.block.piece == piece) {
-                if !matches!(request.state, RequestState::GivenUp(_)) {
-                    request.state = RequestState::GivenUp(now + FORGET);
-                }
+                request.state = match request.state {
+                    RequestState::Live => RequestState::GivenUp(now + FORGET),
+                    RequestState::Cancelled(until) | RequestState::GivenUp(until) => RequestState::GivenUp(until),
+                };
             }
         }
     }
 
     /// Settles who fetches the pieces that failed before.
     pub(super) fn appoint(&mut self, now: Time) {
+        let typical = self.typical_rate();
+        let rate = |peer: &Peer| peer.meter.rate().unwrap_or(typical);
         let mut changed = Vec::new();
         for suspect in self.suspects.iter_mut() {
-            let piece = suspect.piece;
-            let peers = &self.peers;
-            let able = |key: &PeerKey| {
-                let peer = peers.get(key.slot, key.generation);
-                peer.is_some_and(|peer| peer.offers(piece, now) && !peer.snubbed)
+            let (piece, peers) = (suspect.piece, &self.peers);
+            if self.partials.get(&piece).is_some_and(Partial::is_complete) {
+                // It is being hashed; the verdict decides.
+                continue;
+            }
+            let able = || {
+                peers
+                    .iter()
+                    .map(|(_, peer)| peer)
+                    .filter(|peer| peer.offers(piece, now) && !peer.is_stuck())
             };
-            let trusted = |(_, peer): (u32, &Peer)| peer.good > 0 && able(&peer.key);
-            match suspect.fetch {
-                Fetch::Trusted if !peers.iter().any(trusted) => suspect.fetch = Fetch::Alone(None),
-                Fetch::Alone(Some(key)) if !able(&key) => {
-                    suspect.tried.push(key);
-                    suspect.fetch = Fetch::Alone(None);
+            if suspect.fetch == Fetch::Trusted && able().any(|peer| peer.good > 0) {
+                continue;
+            }
+            // Who proved good is worth waiting for, and who was late before is not, but neither for ever.
+            let merit = |peer: &Peer| {
+                let trust = if peer.good > 0 { TRUST } else { 1.0 };
+                rate(peer) * trust / TRUST.powi(suspect.times_late(peer.key))
+            };
+            let best = able().max_by(|one, other| merit(one).total_cmp(&merit(other)));
+            if let Fetch::Alone(Some(key)) = suspect.fetch {
+                match able().find(|peer| peer.key == key) {
+                    Some(appointed) => {
+                        let size = f64::from(self.shape.piece_size(piece));
+                        let here = f64::from(self.partials.get(&piece).map_or(0, Partial::here)) * f64::from(BLOCK);
+                        let left_s = (size - here) / rate(appointed);
+                        if best
+                            .is_none_or(|best| merit(best) <= merit(appointed) || left_s < size / rate(best) + GAIN_S)
+                        {
+                            continue;
+                        }
+                    }
+                    None => suspect.was_late(key),
                 }
-                Fetch::Alone(None) => {}
-                _ => continue,
             }
-            let candidates: Vec<&Peer> = peers
-                .iter()
-                .map(|(_, peer)| peer)
-                .filter(|peer| able(&peer.key))
-                .collect();
-            let fresh = candidates
-                .iter()
-                .copied()
-                .filter(|peer| !suspect.tried.contains(&peer.key));
-            let best = |one: &&Peer, other: &&Peer| {
-                let merit = |peer: &Peer| (peer.good > 0, peer.meter.rate().unwrap_or(0.0));
-                let (one, other) = (merit(one), merit(other));
-                one.0.cmp(&other.0).then(one.1.total_cmp(&other.1))
-            };
-            let appointed = fresh.max_by(best).or_else(|| candidates.iter().copied().max_by(best));
-            if appointed.is_some() {
-                suspect.fetch = Fetch::Alone(appointed.map(|peer| peer.key));
-                suspect.tried.truncate(super::settings::MAX_REFUSED);
+            let fetch = Fetch::Alone(best.map(|peer| peer.key));
+            if suspect.fetch != fetch {
+                suspect.fetch = fetch;
+                changed.push((piece, best.map(|peer| peer.key)));
             }
-            changed.push(piece);
         }
-        for piece in changed {
-            self.forget(now, piece);
+        for (piece, appointed) in changed {
+            let senders = self
+                .partials
+                .get(&piece)
+                .into_iter()
+                .flat_map(Partial::senders)
+                .flatten();
+            if senders.into_iter().any(|sender| Some(sender) != appointed) {
+                self.forget(now, piece);
+            }
             self.all_ready = true;
         }
     }

@@ -1,7 +1,11 @@
 //! A swarm in simulated time, and what the picker promises in it.
 
+mod client;
+mod cost;
+mod properties;
 mod scenarios;
 mod seeder;
+mod streams;
 mod world;
 
 use std::time::Duration;

@@ -15,6 +15,8 @@ pub(super) struct Profile {
     pub(super) latency: Duration,
     /// Each block takes up to this much longer; blocks do not overtake each other.
     pub(super) jitter: Duration,
+    /// Each block takes up to this share of its time longer or less long to send.
+    pub(super) uneven: f64,
     /// Bytes that are in the kernel's hands once a request was read: a CANCEL does not reach them.
     pub(super) send_buffer: u32,
     pub(super) fast: bool,
@@ -42,6 +44,7 @@ impl Profile {
             rate,
             latency: Duration::from_micros(100),
             jitter: Duration::ZERO,
+            uneven: 0.0,
             send_buffer: 256 * 1024,
             fast: true,
             reqq: 250,
@@ -128,7 +131,9 @@ impl Seeder {
             return None;
         }
         let block = self.queue.remove(next)?;
-        let mut leaves = self.line_free.max(now) + Duration::from_secs_f64(f64::from(bytes) / self.profile.rate);
+        let uneven = 1.0 + self.profile.uneven * (2.0 * random.f64() - 1.0);
+        let mut leaves =
+            self.line_free.max(now) + Duration::from_secs_f64(uneven * f64::from(bytes) / self.profile.rate);
         for stall in &self.profile.stalls {
             if stall.contains(&leaves) {
                 leaves = stall.end;

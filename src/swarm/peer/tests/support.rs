@@ -130,7 +130,7 @@ impl Sink for Store {
         true
     }
 
-    fn block(&self, _from: PeerKey, piece: u32, begin: u32, data: Bytes) {
+    fn block(&self, _from: PeerKey, piece: u32, begin: u32, data: Bytes) -> bool {
         let span = Span {
             piece,
             begin,
@@ -138,6 +138,7 @@ impl Sink for Store {
         };
         assert!(data == self.torrent.slice(span), "wrong bytes of {span:?}");
         self.arrived.fetch_add(1, Ordering::Relaxed);
+        true
     }
 }
 

@@ -33,9 +33,10 @@ impl Sink for Pieces {
         true
     }
 
-    fn block(&self, _from: PeerKey, _piece: u32, begin: u32, data: Bytes) {
+    fn block(&self, _from: PeerKey, _piece: u32, begin: u32, data: Bytes) -> bool {
         let begin = begin as usize;
         self.0.lock()[begin..begin + data.len()].copy_from_slice(&data);
+        true
     }
 }
 
