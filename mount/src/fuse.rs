@@ -18,7 +18,8 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::catalog::{Catalog, Kind};
-use crate::filesystem::{Attributes, Filesystem, LONG, OpenAnswer};
+use crate::files::OpenAnswer;
+use crate::filesystem::{Attributes, Filesystem, LONG};
 
 /// Requests that the kernel may have in the background, readahead above all, before it stops sending any. At fuser's 16,
 /// sixteen stuck reads stop every healthy one.

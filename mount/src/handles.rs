@@ -50,11 +50,13 @@ pub(crate) enum Choice<Backing> {
     Open(Arc<Mode<Backing>>),
 }
 
+type Opened<Content, Backing> = (Arc<Handle<Content>>, Arc<Mode<Backing>>);
+
 /// All open handles of a mount.
 #[derive(Debug)]
 pub(crate) struct Handles<Content, Backing> {
     last: AtomicU64,
-    open: RwLock<HashMap<u64, (Arc<Handle<Content>>, Arc<Mode<Backing>>)>>,
+    open: RwLock<HashMap<u64, Opened<Content, Backing>>>,
     /// A mode lives as long as a handle has it, so that it is chosen anew when all are closed.
     modes: Mutex<HashMap<u64, Weak<Mode<Backing>>>>,
 }
@@ -104,6 +106,13 @@ impl<Content, Backing> Handles<Content, Backing> {
 
     pub(crate) fn insert(&self, handle: Handle<Content>, mode: Arc<Mode<Backing>>) {
         self.open.write().insert(handle.number, (Arc::new(handle), mode));
+    }
+
+    /// Calls `with` with the backing file of an open handle. The mode is held by nobody else meanwhile, so that it ends with
+    /// the handle; `with` must not come back here.
+    pub(crate) fn with_backing(&self, number: u64, with: impl FnOnce(Option<&Backing>)) {
+        let open = self.open.read();
+        with(open.get(&number).and_then(|(_, mode)| mode.backing()));
     }
 
     pub(crate) fn get(&self, number: u64) -> Option<Arc<Handle<Content>>> {

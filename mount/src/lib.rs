@@ -3,7 +3,9 @@
 
 mod attach;
 mod catalog;
+mod deadline;
 mod failed;
+mod files;
 mod filesystem;
 mod fuse;
 mod handles;
@@ -13,6 +15,17 @@ mod reads;
 mod report;
 mod signals;
 mod tree;
+
+/// The fake catalog of the tests against the kernel, for the tests without one.
+#[cfg(test)]
+#[path = "../tests/kernel/fake.rs"]
+#[expect(dead_code, reason = "some of it is of use with a kernel only")]
+mod fake;
+#[cfg(test)]
+mod reference;
+
+#[cfg(test)]
+extern crate self as magnetfs_mount;
 
 pub use catalog::{Catalog, Content, Entry, FileStatus, Group, Groups, Kind, ReadError, Space};
 pub use mount::{Mount, MountOptions};

@@ -10,10 +10,11 @@ use tokio::sync::watch;
 
 use crate::attach::{Attached, attach};
 use crate::catalog::Catalog;
+use crate::deadline::Limits;
 use crate::filesystem::{Filesystem, Owner};
 use crate::fuse::Session;
 use crate::mountpoint::{self, MountError};
-use crate::reads::{Limits, Reads};
+use crate::reads::Reads;
 
 /// How often the threads of waiting reads are looked at: an interrupted reader ends within half a second.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
@@ -57,22 +58,31 @@ pub struct Mount {
 /// Word that the session ended, for those who await it and those who block.
 #[derive(Debug)]
 struct Ended {
-    flag: Mutex<bool>,
+    how: Mutex<Option<End>>,
     changed: Condvar,
     word: watch::Sender<bool>,
 }
 
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The kernel ended it: it was unmounted, or the connection was cut.
+    ByKernel,
+    /// We could not go on; the mount is still there.
+    ByError,
+}
+
 impl Ended {
-    fn set(&self) {
-        *self.flag.lock() = true;
+    fn set(&self, how: End) {
+        *self.how.lock() = Some(how);
         self.changed.notify_all();
         self.word.send_replace(true);
     }
 
     fn wait_until(&self, until: Instant) -> bool {
-        let mut flag = self.flag.lock();
-        while !*flag && !self.changed.wait_until(&mut flag, until).timed_out() {}
-        *flag
+        let mut how = self.how.lock();
+        while how.is_none() && !self.changed.wait_until(&mut how, until).timed_out() {}
+        how.is_some()
     }
 }
 
@@ -97,7 +107,7 @@ impl Mount {
         let passthrough = Arc::new(AtomicBool::new(false));
         let (word, end) = watch::channel(false);
         let ended = Arc::new(Ended {
-            flag: Mutex::new(false),
+            how: Mutex::new(None),
             changed: Condvar::new(),
             word,
         });
@@ -139,12 +149,16 @@ impl Mount {
             .spawn(move || watched.watch(WATCH_INTERVAL))
             .map_err(kernel)?;
         let serve = move || {
-            if let Err(error) = session.run() {
-                tracing::error!(%error, "the FUSE session ended by an error");
-            }
+            let how = match session.run() {
+                Ok(()) => End::ByKernel,
+                Err(error) => {
+                    tracing::error!(%error, "the FUSE session ended by an error");
+                    End::ByError
+                }
+            };
             reads.finish();
             following.abort();
-            ended.set();
+            ended.set(how);
         };
         named("magnetfs-fuse").spawn(serve).map_err(kernel)?;
         Ok(mount)
@@ -192,7 +206,12 @@ impl Mount {
     fn unmount(&mut self) -> Result<(), MountError> {
         self.unmounted = true;
         self.reads.stop();
-        mountpoint::unmount(&self.path, &self.device)
+        let how = *self.ended.how.lock();
+        match how {
+            // Its device number may belong to another mount by now, at the same place even.
+            Some(End::ByKernel) => mountpoint::clear_dead_mount(&self.path).map(drop),
+            Some(End::ByError) | None => mountpoint::unmount(&self.path, &self.device),
+        }
     }
 }
 

@@ -92,7 +92,7 @@ pub enum MountError {
 /// One mount, as the kernel lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mounted {
-    /// The device number, which no other mount has for as long as this one is there.
+    /// The device number, which no other mount has for as long as this one is served.
     pub(crate) device: String,
     point: PathBuf,
     pub(crate) kind: String,
@@ -206,7 +206,8 @@ fn is_dead(path: &Path) -> bool {
     let asked = path.to_path_buf();
     // Its own thread, because nobody can end the question but the one who is asked.
     let asking = std::thread::Builder::new().name("magnetfs-look".into()).spawn(move || {
-        let dead = matches!(rustix::fs::stat(&asked), Err(Errno::NOTCONN | Errno::CONNABORTED));
+        // Not stat(2), which the kernel answers from its cache for a while.
+        let dead = matches!(rustix::fs::statfs(&asked), Err(Errno::NOTCONN | Errno::CONNABORTED));
         // Nobody listens any more if it took too long.
         let _ = answer.send(dead);
     });
@@ -265,7 +266,7 @@ fn user_allow_other(configuration: &str) -> bool {
 /// Takes our mount away: gently, else by detaching it, so that it is gone for all who do not have it open. Another mount
 /// that stands at the path by now is left alone.
 pub(crate) fn unmount(path: &Path, device: &str) -> Result<(), MountError> {
-    if mounted(path).is_none_or(|mounted| mounted.device != device) {
+    if mounted(path).is_none_or(|mounted| mounted.kind != TYPE || mounted.device != device) {
         return Ok(());
     }
     match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW) {

@@ -1,17 +1,15 @@
-//! Reads that wait: who waits, how long, and what ends it.
+//! The books of the reads that wait: who waits through which handle, and who must be given up.
 //!
-//! A waiting read ends by its bytes, its deadline, its ceiling, or by being cancelled: because its thread is gone or has
-//! a signal to handle, because the file was removed, or because the mount is stopping. Nothing here knows the kernel.
+//! A waiting read is given up because its thread is gone or has a signal to handle, because the file was removed, or
+//! because the mount is stopping. How long it waits otherwise is the matter of `deadline.rs`.
 
 use std::collections::{HashMap, HashSet};
-use std::pin::pin;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use crate::catalog::{Content, ReadError};
+use crate::catalog::ReadError;
 use crate::failed::Failed;
 use crate::signals::{self, Look};
 
@@ -39,68 +37,6 @@ impl Asked {
     pub(crate) fn end(&self) -> u64 {
         self.offset + self.length as u64
     }
-}
-
-/// How long a read may wait.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    deadline: Duration,
-    ceiling: Duration,
-}
-
-impl Limits {
-    /// `deadline` without progress, `ceiling` in all. Both are kept under a year, so that they can be added to any time.
-    pub(crate) fn new(deadline: Duration, ceiling: Duration) -> Limits {
-        const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-        Limits {
-            deadline: deadline.min(YEAR),
-            ceiling: ceiling.min(YEAR),
-        }
-    }
-}
-
-/// Waits for the bytes of one read. Dropping it withdraws the demand.
-pub(crate) async fn bytes<C: Content>(
-    content: Arc<C>,
-    asked: Asked,
-    limits: Limits,
-    cancelled: oneshot::Receiver<ReadError>,
-) -> Result<Vec<u8>, ReadError> {
-    let start = Instant::now();
-    let last_moment = start + limits.ceiling;
-    let mut due = (start + limits.deadline).min(last_moment);
-    let mut reading = pin!(content.clone().read_at(asked.offset, asked.length));
-    let mut cancelled = pin!(cancelled);
-    loop {
-        tokio::select! {
-            biased;
-            result = &mut reading => return result.and_then(|bytes| whole(bytes, asked.length)),
-            // The sending half is dropped unused only together with the whole mount.
-            why = &mut cancelled => return Err(why.unwrap_or(ReadError::Stopping)),
-            () = tokio::time::sleep_until(due.into()) => {
-                let now = Instant::now();
-                if now >= last_moment {
-                    return Err(ReadError::TooSlow { seconds: limits.ceiling.as_secs() });
-                }
-                let progress = content.progress(asked.offset, asked.length);
-                let last = progress.map_or(start, |at| at.max(start));
-                if now >= last + limits.deadline {
-                    return Err(ReadError::NoProgress { seconds: limits.deadline.as_secs() });
-                }
-                due = (last + limits.deadline).min(last_moment);
-            }
-        }
-    }
-}
-
-/// The kernel takes a short answer for the end of the file and cuts the file off there.
-fn whole(bytes: Vec<u8>, length: usize) -> Result<Vec<u8>, ReadError> {
-    if bytes.len() == length {
-        return Ok(bytes);
-    }
-    Err(ReadError::Engine(
-        format!("it gave {} bytes where {length} were asked", bytes.len()).into(),
-    ))
 }
 
 /// All waiting reads of a mount, and the handles they came through.
@@ -428,5 +364,174 @@ impl State {
                 let _ = waiting.cancel.send(error.clone());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: fn() -> Instant = Instant::now;
+
+    fn asked(handle: u64, thread: u32) -> Asked {
+        Asked {
+            handle,
+            inode: 2,
+            offset: 0,
+            length: 4096,
+            thread,
+        }
+    }
+
+    /// Handles 1 and 2 of one file, and a read that waits through handle 1 for each given thread. No such thread exists,
+    /// so they are put in by hand.
+    fn waiting(threads: &[u32]) -> (State, Vec<oneshot::Receiver<ReadError>>) {
+        let reads = Reads::default();
+        reads.opened(1, 2);
+        let mut state = reads.state.into_inner();
+        let receivers = threads
+            .iter()
+            .map(|thread| wait(&mut state, asked(1, *thread)))
+            .collect();
+        (state, receivers)
+    }
+
+    fn wait(state: &mut State, asked: Asked) -> oneshot::Receiver<ReadError> {
+        let (cancel, cancelled) = oneshot::channel();
+        state.last += 1;
+        let one = Waiting {
+            asked,
+            cancel,
+            left: false,
+            signal_seen: None,
+            process: None,
+        };
+        state.waiting.insert(state.last, one);
+        cancelled
+    }
+
+    fn open(state: &mut State, handle: u64) {
+        state.handles.insert(
+            handle,
+            Handle {
+                inode: 2,
+                flushed: false,
+            },
+        );
+        state.files.entry(2).or_default().push(handle);
+    }
+
+    fn flush(state: &mut State, handle: u64, thread: u32) -> Flush {
+        state.handles.get_mut(&handle).unwrap().flushed = true;
+        Flush {
+            handle,
+            thread,
+            until: state.last,
+        }
+    }
+
+    fn alive(signalled: bool) -> Look {
+        // The process is this one, which lives.
+        Look::Alive {
+            process: std::process::id(),
+            signalled,
+        }
+    }
+
+    #[test]
+    fn a_read_is_abandoned_when_its_thread_closes_the_only_handle() {
+        let (mut state, mut cancelled) = waiting(&[10]);
+        let flush = flush(&mut state, 1, 10);
+        state.judge(&HashMap::from([(10, alive(false))]), &[flush], NOW());
+        assert!(matches!(cancelled[0].try_recv(), Ok(ReadError::Abandoned)));
+        assert!(state.waiting.is_empty());
+    }
+
+    #[test]
+    fn a_flush_by_another_thread_ends_only_reads_of_threads_that_are_gone() {
+        let (mut state, mut cancelled) = waiting(&[10, 11]);
+        let flush = flush(&mut state, 1, 12);
+        state.judge(&HashMap::from([(10, alive(false)), (11, Look::Gone)]), &[flush], NOW());
+        assert!(cancelled[0].try_recv().is_err());
+        assert!(matches!(cancelled[1].try_recv(), Ok(ReadError::Abandoned)));
+    }
+
+    #[test]
+    fn while_another_handle_is_in_use_the_read_lives_on_and_ends_with_it() {
+        let (mut state, mut cancelled) = waiting(&[10]);
+        open(&mut state, 2);
+        let first = flush(&mut state, 1, 10);
+        let looks = HashMap::from([(10, Look::Gone)]);
+        state.judge(&looks, &[first], NOW());
+        assert!(
+            cancelled[0].try_recv().is_err(),
+            "who has the other handle open may wait for the same page"
+        );
+        let second = flush(&mut state, 2, 11);
+        state.judge(&looks, &[second], NOW());
+        assert!(matches!(cancelled[0].try_recv(), Ok(ReadError::Abandoned)));
+    }
+
+    #[test]
+    fn a_flushed_handle_with_a_living_reader_is_in_use() {
+        let (mut state, mut cancelled) = waiting(&[10]);
+        open(&mut state, 2);
+        let mut other = wait(&mut state, asked(2, 20));
+        let flushes = [flush(&mut state, 1, 10), flush(&mut state, 2, 99)];
+        let looks = HashMap::from([(10, Look::Gone), (20, alive(false))]);
+        state.judge(&looks, &flushes, NOW());
+        assert!(cancelled[0].try_recv().is_err() && other.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_thread_that_is_gone_does_not_end_what_others_may_read_from() {
+        let (mut state, mut cancelled) = waiting(&[10]);
+        state.judge(&HashMap::from([(10, Look::Gone)]), &[], NOW());
+        assert!(cancelled[0].try_recv().is_err(), "its process may have other threads");
+    }
+
+    #[test]
+    fn a_signal_must_be_seen_twice() {
+        let (mut state, mut cancelled) = waiting(&[10]);
+        let start = NOW();
+        let signalled = HashMap::from([(10, alive(true))]);
+        assert!(state.judge(&signalled, &[], start), "it asks for another look");
+        assert!(state.judge(&signalled, &[], start + SIGNAL_SEEN_AGAIN / 2));
+        assert!(
+            !state.judge(&HashMap::from([(10, alive(false))]), &[], start + SIGNAL_SEEN_AGAIN),
+            "it was handled"
+        );
+        assert!(
+            state.judge(&signalled, &[], start + 2 * SIGNAL_SEEN_AGAIN),
+            "another one"
+        );
+        assert!(cancelled[0].try_recv().is_err());
+        state.judge(&signalled, &[], start + 3 * SIGNAL_SEEN_AGAIN);
+        assert!(matches!(cancelled[0].try_recv(), Ok(ReadError::Signalled)));
+    }
+
+    #[test]
+    fn a_thread_that_cannot_be_seen_is_neither_gone_nor_signalled() {
+        let (mut state, mut cancelled) = waiting(&[0, 10]);
+        let flush = flush(&mut state, 1, 99);
+        state.judge(&HashMap::from([(10, Look::Unknown)]), &[flush], NOW());
+        assert!(cancelled.iter_mut().all(|one| one.try_recv().is_err()));
+        assert_eq!(state.threads(), HashSet::from([10]));
+    }
+
+    #[test]
+    fn a_read_after_a_flush_puts_the_handle_back_in_use() {
+        let reads = Reads::default();
+        reads.opened(1, 2);
+        // A thread that lives: this one.
+        let begun = reads.begin(asked(1, std::process::id())).unwrap();
+        reads.flushed(1, std::process::id());
+        reads.used(1, std::process::id()).unwrap();
+        let state = reads.state.lock();
+        assert!(state.flushes.is_empty() && !state.handles[&1].flushed);
+        drop((state, begun));
+        reads.stop();
+        assert!(matches!(reads.used(1, 1), Err(ReadError::Stopping)));
+        assert!(matches!(reads.begin(asked(1, 1)), Err(ReadError::Stopping)));
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use magnetfs_mount::{Content, ReadError};
 use parking_lot::Mutex;
@@ -34,7 +34,7 @@ pub struct OpenFile<A> {
 enum Waited {
     Here,
     Left,
-    NoSpace,
+    Failed(ReadError),
 }
 
 impl<A: Activate> OpenFile<A> {
@@ -68,6 +68,7 @@ impl<A: Activate> OpenFile<A> {
 
     /// Waits for everything that is missing of these bytes.
     async fn fetch(&self, offset: u64, length: u64) -> Result<(), ReadError> {
+        let since = Instant::now();
         while self.store.first_missing(self.file, offset, length).is_some() {
             if !self.store.disk().space().storing() {
                 return Err(ReadError::NoSpace);
@@ -75,7 +76,7 @@ impl<A: Activate> OpenFile<A> {
             let swarm = self.activate.activate().await?;
             if swarm.has_left() {
                 // It is on its way out: the next call gives its successor, or says why there is none.
-                tokio::task::yield_now().await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             }
             let reader = self.reader_in(&swarm);
@@ -83,24 +84,26 @@ impl<A: Activate> OpenFile<A> {
                 let _demand = reader.demand(self.store.offset_in_file(self.file, piece).max(offset));
                 let waited = tokio::select! {
                     biased;
-                    waited = self.store.changes(|| self.look(piece)) => waited,
+                    waited = self.store.changes(|| self.look(piece, since)) => waited,
                     () = swarm.left() => Waited::Left,
                 };
                 match waited {
                     Waited::Here => {}
                     Waited::Left => break,
-                    Waited::NoSpace => return Err(ReadError::NoSpace),
+                    Waited::Failed(error) => return Err(error),
                 }
             }
         }
         Ok(())
     }
 
-    fn look(&self, piece: u32) -> Option<Waited> {
+    fn look(&self, piece: u32, since: Instant) -> Option<Waited> {
         if self.store.has(piece) {
             Some(Waited::Here)
+        } else if let Some(fault) = self.store.fault_since(since) {
+            Some(Waited::Failed(ReadError::Disk(fault)))
         } else if !self.store.disk().space().storing() {
-            Some(Waited::NoSpace)
+            Some(Waited::Failed(ReadError::NoSpace))
         } else {
             None
         }
@@ -158,5 +161,54 @@ impl<A> fmt::Debug for OpenFile<A> {
             .field("store", store)
             .field("file", file)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::torrents::store::{Disk, Floor, FreeSpace};
+    use crate::torrents::testing::{Place, fill, make};
+
+    /// A torrent that is paused, and how often it was asked for.
+    struct Refuses(Arc<AtomicUsize>);
+
+    impl Activate for Refuses {
+        async fn activate(&self) -> Result<Arc<Swarm>, ReadError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Err(ReadError::Paused)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_torrent_is_activated_only_for_what_is_missing() {
+        let made = make("content", 1 << 14, &[("a", 100_000), ("b", 50)]);
+        let place = Place::new(&made);
+        let store = place.open(&made);
+        (0..3).for_each(|piece| fill(&store, &made, piece));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let opened = Arc::new(OpenFile::new(store, 0, Refuses(asked.clone())));
+        let read = opened.clone().read_at(5, 3 * (1 << 14) - 5).await.unwrap();
+        assert!(read == made.file(0)[5..3 * (1 << 14)]);
+        assert!(opened.clone().read_at(100_000, 0).await.unwrap().is_empty());
+        assert_eq!(asked.load(Ordering::Relaxed), 0);
+        assert!(matches!(
+            opened.read_at(0, 3 * (1 << 14) + 1).await,
+            Err(ReadError::Paused)
+        ));
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn below_the_floor_nobody_is_asked_for_what_could_not_be_stored() {
+        let made = make("full", 1 << 14, &[("a", 100_000)]);
+        let place = Place::new(&made);
+        let disk = Disk::new(FreeSpace::with_probe(Floor::Percent(5.0), Box::new(|| Ok((1000, 49)))));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let opened = Arc::new(OpenFile::new(place.open_on(&made, &disk), 0, Refuses(asked.clone())));
+        assert!(matches!(opened.read_at(0, 1).await, Err(ReadError::NoSpace)));
+        assert_eq!(asked.load(Ordering::Relaxed), 0);
     }
 }

@@ -7,18 +7,19 @@ mod library;
 mod metainfo;
 pub mod names;
 mod report;
-mod seeder;
 mod shelf;
 mod source;
 mod store;
 
 pub use content::{Activate, OpenFile};
-pub use engine::{Demand, Engine, EngineError, EngineOptions, PeerCounts, Reader, Swarm};
+pub use engine::{Demand, Engine, EngineError, EngineOptions, PeerCounts, Reader, Seeder, Swarm};
 pub use info_hash::{InfoHash, NotAnInfoHash};
 pub use library::{AddOptions, Added, Entrance, Library, LibraryError, LibraryFile, LibraryOptions};
 pub use metainfo::{File, METAINFO_LIMIT, Metainfo, MetainfoError, NameProblem};
 pub use report::{Download, FileReport, LibraryReport, State, TorrentDetail, TorrentReport};
-pub use seeder::Seeder;
 pub use shelf::{Holder, Options, Shelf, ShelfError, Shelved};
 pub use source::{Magnet, Source, SourceError, fetch, read_file};
 pub use store::{Disk, Floor, FreeSpace, FreeSpaceReport, Store, StoreError};
+
+#[cfg(test)]
+mod testing;

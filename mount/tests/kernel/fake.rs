@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::future::Future;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -263,24 +262,22 @@ impl Content for FakeContent {
         Some(Ok(()))
     }
 
-    fn read_at(self: Arc<Self>, offset: u64, length: usize) -> impl Future<Output = Result<Vec<u8>, ReadError>> + Send {
-        async move {
-            let file = &self.0;
-            let mut changed = file.changed.subscribe();
-            let _waiting = Waits::new(file, offset, length);
-            loop {
-                {
-                    let state = file.state.lock();
-                    assert!(!state.panics, "a content that panics, as the test wants");
-                    if let Some(error) = &state.error {
-                        return Err(error.clone());
-                    }
-                    if state.has(offset, length) {
-                        return Ok(bytes(file.inode, offset, length - usize::from(state.short)));
-                    }
+    async fn read_at(self: Arc<Self>, offset: u64, length: usize) -> Result<Vec<u8>, ReadError> {
+        let file = &self.0;
+        let mut changed = file.changed.subscribe();
+        let _waiting = Waits::new(file, offset, length);
+        loop {
+            {
+                let state = file.state.lock();
+                assert!(!state.panics, "a content that panics, as the test wants");
+                if let Some(error) = &state.error {
+                    return Err(error.clone());
                 }
-                changed.changed().await.expect("the file lives as long as its content");
+                if state.has(offset, length) {
+                    return Ok(bytes(file.inode, offset, length - usize::from(state.short)));
+                }
             }
+            changed.changed().await.expect("the file lives as long as its content");
         }
     }
 

@@ -5,4 +5,7 @@ mod support;
 
 mod bytes;
 mod ending;
+mod mounting;
+mod names;
+mod passthrough;
 mod waiting;

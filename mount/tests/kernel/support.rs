@@ -74,6 +74,12 @@ pub(crate) fn soon(what: &str, condition: impl FnMut() -> bool) {
     assert!(within(Duration::from_secs(5), condition), "not within 5 s: {what}");
 }
 
+/// Watches that something stays true for a while.
+#[track_caller]
+pub(crate) fn stays(what: &str, time: Duration, mut condition: impl FnMut() -> bool) {
+    assert!(!within(time, || !condition()), "it did not stay so: {what}");
+}
+
 pub(crate) fn within(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + time;
     while !condition() {
@@ -110,7 +116,7 @@ impl Drop for MountPoint {
     }
 }
 
-/// Options with short limits for tests: two seconds without progress, ten in all.
+/// The options that the program has by default.
 pub(crate) fn options(point: &MountPoint) -> MountOptions {
     MountOptions {
         mountpoint: point.path.clone(),

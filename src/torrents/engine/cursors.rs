@@ -17,7 +17,7 @@ pub(super) const CURSORS: usize = 16;
 const WARM: Duration = Duration::from_secs(10);
 
 /// What the engine fetches ahead of a cursor; a position within it of another cursor needs none of its own.
-const LOOK_AHEAD: u64 = 32 << 20;
+pub(super) const LOOK_AHEAD: u64 = 32 << 20;
 
 /// A byte of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,7 +32,7 @@ pub(super) struct Board {
     born: Instant,
     piece_length: u64,
     state: Mutex<State>,
-    /// Rung when somebody begins to wait.
+    /// Rung when somebody begins to wait, or leaves a place to somebody else.
     pub(super) rung: Notify,
 }
 
@@ -92,6 +92,16 @@ impl Board {
     /// Whether somebody waits.
     pub(super) fn waited_for(&self) -> bool {
         !self.state.lock().demands.is_empty()
+    }
+
+    /// The number of the youngest demand; it grows with each.
+    pub(super) fn youngest(&self) -> Option<u64> {
+        self.state.lock().demands.last_key_value().map(|(number, _)| *number)
+    }
+
+    #[cfg(test)]
+    pub(super) fn demands(&self) -> usize {
+        self.state.lock().demands.len()
     }
 
     /// Where cursors should stand. `turn` shifts who gets one when there are too few.
@@ -206,7 +216,12 @@ pub struct Demand {
 
 impl Drop for Demand {
     fn drop(&mut self) {
-        self.board.state.lock().demands.remove(&self.number);
+        let mut state = self.board.state.lock();
+        state.demands.remove(&self.number);
+        // Whoever may have had no cursor gets this one now, before peers find that they have nothing to do.
+        if state.demands.len() >= CURSORS {
+            self.board.rung.notify_one();
+        }
     }
 }
 

@@ -2,19 +2,21 @@
 //! still while somebody waits.
 
 use std::io::SeekFrom;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncSeek;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::cursors::{CURSORS, Position};
+use super::cursors::{CURSORS, LOOK_AHEAD, Position};
 use super::session::EngineError;
 use super::swarm::{Inner, PeerCounts};
 
 /// How often the keeper looks while somebody waits.
-const WAITED_FOR: Duration = Duration::from_millis(250);
+const WAITED_FOR: Duration = Duration::from_millis(100);
 
 /// How often it moves the cursors of readers that do not wait.
 const READ: Duration = Duration::from_secs(1);
@@ -32,6 +34,11 @@ const SLOWEST_REBUILD: Duration = Duration::from_secs(15);
 
 /// Peers are connected, or are being connected to, but no block came for so long: they are looked for anew too.
 const STUCK: Duration = Duration::from_secs(20);
+
+/// No block came for so long although somebody waits and peers are connected: their requesters may be asleep. They are
+/// woken, and once more if that did not help.
+const ASLEEP: Duration = Duration::from_millis(100);
+const STILL_ASLEEP: Duration = Duration::from_secs(1);
 
 /// How long after an error the torrent is put into the engine again.
 const AFTER_ERROR: Duration = Duration::from_secs(2);
@@ -52,6 +59,15 @@ struct Keeper {
     fetched: u64,
     /// Since when somebody has waited without interruption.
     waited_for_since: Option<Instant>,
+    /// Where the visitor comes from who wakes requesters, when he last came, and how often since the last block.
+    visitor: Option<SocketAddr>,
+    visited: Instant,
+    visits: u32,
+    /// At the last look little or nothing was left to fetch, so that whoever could fetch sleeps, most likely. Waking
+    /// who is awake does no harm.
+    asleep: bool,
+    /// The youngest demand that was seen, and when.
+    youngest: (Option<u64>, Instant),
     alone_since: Option<Instant>,
     rebuilt: Instant,
     rebuilds: u32,
@@ -69,6 +85,11 @@ pub(super) async fn keep(inner: Arc<Inner>) {
         adopted: false,
         fetched: 0,
         waited_for_since: None,
+        visitor: None,
+        visited: now,
+        visits: 0,
+        asleep: false,
+        youngest: (None, now),
         alone_since: None,
         rebuilt: now,
         rebuilds: 0,
@@ -103,6 +124,11 @@ impl Keeper {
         let waited_for = self.inner.board.waited_for();
         let since = self.waited_for_since.unwrap_or_else(Instant::now);
         self.waited_for_since = waited_for.then_some(since);
+        let youngest = self.inner.board.youngest();
+        if youngest > self.youngest.0 {
+            self.youngest = (youngest, Instant::now());
+            self.visits = 0;
+        }
         match self.inner.state() {
             Ok(false) => return,
             Ok(true) => {}
@@ -115,6 +141,12 @@ impl Keeper {
         *self.inner.error.lock() = None;
         let peers = self.count_blocks();
         self.place_cursors().await;
+        if waited_for && peers.live + peers.connecting == 0 && peers.known > 0 {
+            self.call_back().await;
+        }
+        if !paused && waited_for && peers.live > 0 {
+            self.wake().await;
+        }
         if !paused && waited_for && self.stands_still(peers) {
             self.rebuild(peers).await;
         }
@@ -127,6 +159,7 @@ impl Keeper {
         if fetched > self.fetched {
             *self.inner.growth.lock() = Some(Instant::now());
             self.rebuilds = 0;
+            self.visits = 0;
         }
         self.fetched = fetched;
         peers
@@ -138,6 +171,12 @@ impl Keeper {
             self.turn = self.turn.wrapping_add(1);
             self.turned = Instant::now();
         }
+        let store = &self.inner.store;
+        self.asleep = self.cursors.iter().all(|Cursor { position, .. }| {
+            store
+                .first_missing(position.file, position.offset, LOOK_AHEAD / 2)
+                .is_none()
+        });
         let (kept, mut free): (Vec<Cursor>, Vec<Cursor>) = self
             .cursors
             .drain(..)
@@ -177,6 +216,32 @@ impl Keeper {
         }
     }
 
+    /// Peers that were sent away because nobody wanted anything are called back by a new cursor, and by that alone. One
+    /// that came while they were on their way out did not.
+    async fn call_back(&mut self) {
+        if let Some(file) = self.cursors.first().map(|cursor| cursor.position.file) {
+            drop(new_cursor(&self.inner, file).await);
+        }
+    }
+
+    async fn wake(&mut self) {
+        let Some(listens_at) = self.inner.session.listen_addr() else {
+            return;
+        };
+        let last = (*self.inner.growth.lock()).max(Some(self.youngest.1));
+        let idle = last.map_or(Duration::ZERO, |last| last.elapsed());
+        let due = match self.visits {
+            0 => self.asleep || idle >= ASLEEP,
+            1 => idle >= STILL_ASLEEP && self.visited.elapsed() >= STILL_ASLEEP,
+            _ => false,
+        };
+        if due {
+            self.visits += 1;
+            self.visited = Instant::now();
+            super::waker::wake(listens_at, self.inner.store.metainfo(), &mut self.visitor).await;
+        }
+    }
+
     /// Whether somebody waits in vain, and it is time to look for peers anew.
     fn stands_still(&mut self, peers: PeerCounts) -> bool {
         let slow = self.rebuilt.elapsed() >= STUCK;
@@ -200,6 +265,7 @@ impl Keeper {
         );
         self.rebuilt = Instant::now();
         self.rebuilds += 1;
+        self.inner.rebuilds.fetch_add(1, Ordering::Relaxed);
         self.fetched = 0;
         let rebuilt = async {
             self.inner.disconnect().await?;

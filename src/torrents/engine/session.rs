@@ -16,6 +16,7 @@ use librqbit::{
     ListenerOptions, PeerConnectionOptions, Session, SessionOptions, SessionPersistenceConfig,
 };
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::swarm::Swarm;
 use crate::torrents::info_hash::InfoHash;
@@ -106,6 +107,8 @@ pub struct Engine {
     waiting_to_resolve: AtomicUsize,
     pub(super) cursors: Arc<Semaphore>,
     pub(super) next_id: AtomicUsize,
+    /// Every swarm ends with it.
+    pub(super) ended: CancellationToken,
 }
 
 impl Engine {
@@ -136,6 +139,7 @@ impl Engine {
             waiting_to_resolve: AtomicUsize::new(0),
             cursors: Arc::new(Semaphore::new(CURSORS)),
             next_id: AtomicUsize::new(0),
+            ended: CancellationToken::new(),
         })
     }
 
@@ -218,8 +222,10 @@ impl Engine {
         Swarm::enter(self, store, peers, trackers, whole).await
     }
 
-    /// Ends all connections. Nothing is stored any more when this returns, at most 100 ms later.
+    /// Ends all swarms and connections, at most 100 ms later. What is then still on its way to a store is refused
+    /// there, once that is closed.
     pub async fn stop(&self) {
+        self.ended.cancel();
         // All that matters is done before librqbit's stop() sleeps its fixed second.
         tokio::time::timeout(Duration::from_millis(100), self.session.stop())
             .await
@@ -229,6 +235,13 @@ impl Engine {
     /// Where librqbit looks for the pieces that are here, when a torrent is added.
     pub(super) fn pieces_path(&self, info_hash: InfoHash) -> PathBuf {
         self.options.state_dir.join("session").join(format!("{info_hash}.bitv"))
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.ended.cancel();
+        self.session.cancellation_token().cancel();
     }
 }
 

@@ -54,6 +54,8 @@ pub(super) struct Inner {
     /// What connections that are over brought and took: librqbit counts from 0 after each pause.
     fetched_before: AtomicU64,
     uploaded_before: AtomicU64,
+    /// How often peers were looked for anew.
+    pub(super) rebuilds: AtomicU64,
     pub(super) growth: Mutex<Option<Instant>>,
     pub(super) error: Mutex<Option<String>>,
     pub(super) ended: CancellationToken,
@@ -93,9 +95,10 @@ impl Swarm {
             changing: tokio::sync::Mutex::new(false),
             fetched_before: AtomicU64::new(0),
             uploaded_before: AtomicU64::new(0),
+            rebuilds: AtomicU64::new(0),
             growth: Mutex::new(None),
             error: Mutex::new(None),
-            ended: CancellationToken::new(),
+            ended: engine.ended.child_token(),
             store,
         });
         let keeper = tokio::spawn(keeper::keep(inner.clone()));
@@ -132,7 +135,7 @@ impl Swarm {
         self.inner.uploaded_before.load(Ordering::Relaxed) + self.inner.live_stats().2
     }
 
-    /// When a connected peer last sent a block of this torrent, to a quarter of a second, as long as somebody waits.
+    /// When a connected peer last sent a block of this torrent, to a tenth of a second, as long as somebody waits.
     pub fn last_block(&self) -> Option<Instant> {
         *self.inner.growth.lock()
     }
@@ -177,7 +180,7 @@ impl Swarm {
         }
     }
 
-    /// Whether it was ended.
+    /// Whether it was ended, by itself or with the engine.
     pub fn has_left(&self) -> bool {
         self.inner.ended.is_cancelled()
     }

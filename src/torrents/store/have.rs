@@ -68,13 +68,18 @@ impl Stamp {
 }
 
 /// What a have-map is written to.
-pub(super) trait Medium {
+pub(super) trait Medium: Sized {
+    fn open(path: &Path) -> io::Result<Self>;
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
     fn sync(&self) -> io::Result<()>;
 }
 
 impl Medium for File {
+    fn open(path: &Path) -> io::Result<File> {
+        File::options().read(true).write(true).open(path)
+    }
+
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         FileExt::write_all_at(self, bytes, offset)
     }
@@ -199,8 +204,8 @@ pub(super) struct HaveMap<M = File> {
     medium: Mutex<Option<M>>,
 }
 
-impl HaveMap {
-    pub(super) fn new(path: &Path, shape: Shape) -> HaveMap {
+impl<M: Medium> HaveMap<M> {
+    pub(super) fn new(path: &Path, shape: Shape) -> HaveMap<M> {
         HaveMap {
             path: path.to_owned(),
             shape,
@@ -208,9 +213,24 @@ impl HaveMap {
         }
     }
 
-    /// To be called before anything changes: durably removes the mark. Free of cost but for the first time.
+    /// To be called before any data changes: durably removes the mark. Free of cost but for the first time.
     pub(super) fn unmark(&self) -> io::Result<()> {
-        self.unmark_with(|| File::options().read(true).write(true).open(&self.path))
+        self.change(|_| Ok(()))
+    }
+
+    /// Writes the byte of this piece's have bit; `durably` waits for the disk.
+    pub(super) fn record(&self, have: &Bits, piece: u32, durably: bool) -> io::Result<()> {
+        self.change(|medium| {
+            // Looked up under the lock, so that of two writers of one byte the later writes both their bits.
+            let (byte, value) = have.byte_of(piece);
+            medium.write_at(&[value], (BITS + byte) as u64)?;
+            if durably { medium.sync() } else { Ok(()) }
+        })
+    }
+
+    /// Writes how a file looks.
+    pub(super) fn stamp(&self, file: u32, stamp: Stamp) -> io::Result<()> {
+        self.change(|medium| medium.write_at(&stamp.to_bytes(), self.shape.stamp(file)))
     }
 
     /// Whether `file` looks as it was recorded.
@@ -218,40 +238,21 @@ impl HaveMap {
         let mut recorded = [0; STAMP];
         let offset = self.shape.stamp(file);
         match &*self.medium.lock() {
-            Some(medium) => Medium::read_at(medium, &mut recorded, offset)?,
-            None => File::open(&self.path)?.read_exact_at(&mut recorded, offset)?,
+            Some(medium) => medium.read_at(&mut recorded, offset)?,
+            None => M::open(&self.path)?.read_at(&mut recorded, offset)?,
         }
         Ok(recorded == stamp.to_bytes())
     }
-}
 
-impl<M: Medium> HaveMap<M> {
-    fn unmark_with(&self, open: impl FnOnce() -> io::Result<M>) -> io::Result<()> {
+    fn change(&self, change: impl FnOnce(&M) -> io::Result<()>) -> io::Result<()> {
         let mut slot = self.medium.lock();
-        if slot.is_none() {
-            let medium = open()?;
-            medium.write_at(&[0; MARK_LENGTH], MARK as u64)?;
-            medium.sync()?;
-            *slot = Some(medium);
+        if let Some(medium) = &*slot {
+            return change(medium);
         }
-        Ok(())
-    }
-
-    /// Writes the byte of this piece's have bit; `durably` waits for the disk. After [`HaveMap::unmark`].
-    pub(super) fn record(&self, have: &Bits, piece: u32, durably: bool) -> io::Result<()> {
-        let slot = self.medium.lock();
-        let medium = slot.as_ref().ok_or_else(not_unmarked)?;
-        // Looked up under the lock, so that of two writers of one byte the later writes both their bits.
-        let (byte, value) = have.byte_of(piece);
-        medium.write_at(&[value], (BITS + byte) as u64)?;
-        if durably { medium.sync() } else { Ok(()) }
-    }
-
-    /// Writes how a file looks. After [`HaveMap::unmark`].
-    pub(super) fn stamp(&self, file: u32, stamp: Stamp) -> io::Result<()> {
-        let slot = self.medium.lock();
-        let medium = slot.as_ref().ok_or_else(not_unmarked)?;
-        medium.write_at(&stamp.to_bytes(), self.shape.stamp(file))
+        let medium = M::open(&self.path)?;
+        medium.write_at(&[0; MARK_LENGTH], MARK as u64)?;
+        medium.sync()?;
+        change(slot.insert(medium))
     }
 
     /// Writes everything and the mark, durable on return: from now on a start believes `verified`. The caller sees to
@@ -275,13 +276,10 @@ impl<M: Medium> HaveMap<M> {
     }
 }
 
-fn not_unmarked() -> io::Error {
-    io::Error::other("the have-map is changed while its clean mark stands")
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::{Cell, RefCell};
+    use std::rc::Rc;
 
     use super::*;
 
@@ -322,7 +320,16 @@ mod tests {
         }
     }
 
-    impl Medium for &Failing {
+    thread_local! {
+        static DISK: RefCell<Option<Rc<Failing>>> = const { RefCell::new(None) };
+    }
+
+    impl Medium for Rc<Failing> {
+        fn open(_: &Path) -> io::Result<Rc<Failing>> {
+            DISK.with_borrow(|disk| disk.clone())
+                .ok_or_else(|| io::ErrorKind::NotFound.into())
+        }
+
         fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
             self.step()?;
             self.pending.borrow_mut().push((offset, bytes.to_owned()));
@@ -355,16 +362,12 @@ mod tests {
     }
 
     /// The whole life of a map: a clean start, changes, a clean stop. `changed` is told when data may change.
-    fn live(disk: &Failing, changed: &Cell<bool>) -> io::Result<()> {
-        let map = HaveMap::<&Failing> {
-            path: PathBuf::new(),
-            shape: SHAPE,
-            medium: Mutex::new(None),
-        };
+    fn live(changed: &Cell<bool>) -> io::Result<()> {
+        let map = HaveMap::<Rc<Failing>>::new(Path::new(""), SHAPE);
         let (have, verified) = (Bits::new(SHAPE.pieces), Bits::new(SHAPE.pieces));
         have.set(1);
         verified.set(1);
-        map.unmark_with(|| Ok(disk))?;
+        map.unmark()?;
         changed.set(true);
         for piece in [0, 3, 20] {
             have.set(piece);
@@ -395,13 +398,14 @@ mod tests {
         let mut ended = false;
         let mut dirty_states = 0;
         for steps in 0.. {
-            let disk = Failing {
+            let disk = Rc::new(Failing {
                 durable: RefCell::new(before.clone()),
                 pending: RefCell::default(),
                 steps_left: Cell::new(steps),
-            };
+            });
+            DISK.set(Some(disk.clone()));
             let changed = Cell::new(false);
-            let result = live(&disk, &changed);
+            let result = live(&changed);
             for state in disk.states() {
                 let loaded = interpret(&state, SHAPE);
                 match loaded.verified.bytes()[..] {
@@ -455,7 +459,7 @@ mod tests {
         create(&path, SHAPE).unwrap();
         let data = directory.path().join("data");
         std::fs::write(&data, b"abc").unwrap();
-        let map = HaveMap::new(&path, SHAPE);
+        let map = HaveMap::<File>::new(&path, SHAPE);
         let file = File::options().write(true).open(&data).unwrap();
         let stamp = Stamp::of(&file).unwrap();
         assert!(!map.is_stamped(1, stamp).unwrap());

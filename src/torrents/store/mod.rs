@@ -9,8 +9,11 @@ mod files;
 mod hashes;
 mod have;
 mod layout;
+mod opening;
 mod pieces;
 mod space;
+mod transfer;
+mod verifying;
 
 pub use files::Disk;
 pub use pieces::{Store, StoreError};
