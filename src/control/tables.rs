@@ -196,6 +196,8 @@ fn one_line(cells: impl IntoIterator<Item = String>) -> Row {
 fn table(header: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_truncation_indicator("…");
+    // A name is cut where the room ends, not at the last word before that. No printable text has this character.
+    table.set_delimiter('\u{1f}');
     table.set_header(header.iter().map(Cell::new));
     for index in 0..header.len() {
         let Some(column) = table.column_mut(index) else {
