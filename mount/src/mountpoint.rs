@@ -46,7 +46,7 @@ pub enum MountError {
         path: PathBuf,
     },
     /// Something is mounted there.
-    #[error("{} is already a mount point (of {by}): unmount it with `fusermount3 -u {}` or choose another", path.display(), path.display())]
+    #[error("{0} is already a mount point (of {by}): unmount it with `fusermount3 -u {0}` or choose another", path.display())]
     AlreadyMounted {
         /// The mount point.
         path: PathBuf,

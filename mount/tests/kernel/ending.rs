@@ -321,7 +321,8 @@ os.close(os.dup(fd))
 def read(): print(os.pread(fd, 10, 0).hex(), flush=True)
 reader = threading.Thread(target=read)
 reader.start()
-while 'D' not in [open(f'/proc/self/task/{t}/stat').read().split(') ')[1][0] for t in os.listdir('/proc/self/task')]: time.sleep(0.01)
+def state(task): return open(f'/proc/self/task/{task}/stat').read().split(') ')[1][0]
+while 'D' not in map(state, os.listdir('/proc/self/task')): time.sleep(0.01)
 for _ in range(5):
     os.close(os.dup(fd))
     child = os.fork()
