@@ -236,7 +236,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(status) => status,
         Err(error) if closed_by_reader(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "magnetfs: {error:#}");
+            let _ = writeln!(io::stderr(), "magnetfs: {}", commands::words(&error));
             ExitCode::FAILURE
         }
     }

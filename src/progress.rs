@@ -15,9 +15,6 @@ const BAR_LIMIT: usize = 8;
 /// How often a plain line is written while nothing but numbers changes.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Characters of a name beside a bar.
-const NAME_LIMIT: usize = 40;
-
 /// Bars of everything that goes on, above which the log scrolls.
 #[derive(Debug)]
 pub struct Bars {
@@ -142,35 +139,25 @@ fn line(report: &TorrentReport) -> String {
 
 fn draw(bar: &ProgressBar, report: &TorrentReport) {
     let template = match report.state {
-        State::Resolving => "{spinner} {prefix}: waiting for a peer that tells what it is ({msg}, {elapsed})",
-        State::Checking => "{prefix} [{bar:24}] {percent:>3} % of {binary_total_bytes} checked",
-        State::Parked | State::Active | State::Paused | State::Complete | State::Error => {
-            "{prefix} [{bar:24}] {percent:>3} % of {binary_total_bytes}, {msg}"
-        }
+        State::Resolving => "{spinner} {elapsed:>4} {wide_msg}",
+        _ => "[{bar:24}] {percent:>3} % {wide_msg}",
     };
-    // The templates are constants, and a test parses each.
+    // The templates are constants, and a test draws each.
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
     }
-    let name = text::printable(&report.name);
-    let short = if name.chars().count() > NAME_LIMIT {
-        let start: String = name.chars().take(NAME_LIMIT - 1).collect();
-        format!("{start}…")
-    } else {
-        name
-    };
-    let peers = text::count(report.peers, "peer");
-    let message = if report.state == State::Resolving {
-        format!("{peers} connected")
-    } else {
-        format!("{} from {peers}", text::rate(report.download_rate))
-    };
-    bar.set_prefix(short);
-    bar.set_message(message);
     bar.set_length(report.size);
     bar.set_position(match report.state {
         State::Checking => report.bytes_checked.unwrap_or(0),
         _ => report.bytes_here,
+    });
+    // What is wide is cut at its end, so the name, which may be long, comes last.
+    let name = text::printable(&report.name);
+    let (size, peers) = (text::size(report.size), text::count(report.peers, "peer"));
+    bar.set_message(match report.state {
+        State::Resolving => format!("waiting for a peer that tells what it is ({peers} connected): {name}"),
+        State::Checking => format!("of {size} checked: {name}"),
+        _ => format!("of {size}, {} from {peers}: {name}", text::rate(report.download_rate)),
     });
     bar.tick();
 }
@@ -223,22 +210,22 @@ mod tests {
     #[test]
     fn what_goes_on_has_a_bar_and_what_ends_has_none() {
         let (terminal, mut bars) = terminal();
-        let long = "x".repeat(60);
+        let long = "x".repeat(160);
         let reports = [
-            report("magnet\x1b[2J", State::Resolving),
+            report("magnet", State::Resolving),
             report("check", State::Checking),
             report(&long, State::Active),
             report("idle", State::Parked),
         ];
         let drawn = drawn(&terminal, &mut bars, &reports, |text| text.contains("25 %"));
         for part in [
-            "[2J: waiting for a peer that tells what it is (3 peers connected",
-            "[============>           ]  50 % of 1000.00 MiB checked",
-            "…",
-            "25 % of 1000.00 MiB, 2.0 MiB/s from 3 peers",
+            "waiting for a peer that tells what it is (3 peers connected): magnet",
+            "[============>           ]  50 % of 1000 MiB checked: check",
+            "[======>                 ]  25 % of 1000 MiB, 2.0 MiB/s from 3 peers: xxx",
         ] {
             assert!(drawn.contains(part), "{part:?} in\n{drawn}");
         }
+        assert_eq!(drawn.lines().count(), 3, "each fits its line:\n{drawn}");
         assert!(!drawn.contains("idle") && !drawn.contains(&long), "{drawn}");
         bars.update(&[report("check", State::Complete)]);
         assert_eq!(terminal.contents().trim(), "");

@@ -1,7 +1,7 @@
 //! Mounting itself: the device and mount(2) for root, fusermount3 for everybody else.
 //!
-//! fuser could do it too, but as root it does not show our type in the kernel's table, and what it does at the end (0.18)
-//! unmounts a path again that is no longer ours.
+//! fuser could do it too, but as root it does not show our type in the kernel's table, and what it does at the end
+//! (0.18) unmounts a path again that is no longer ours.
 
 use std::ffi::CString;
 use std::io::{self, IoSliceMut, Read};

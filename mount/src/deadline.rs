@@ -17,7 +17,8 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// `deadline` without progress, `ceiling` in all. Both are kept under a year, so that they can be added to any time.
+    /// `deadline` without progress, `ceiling` in all. Both are kept under a year, so that they can be added to any
+    /// time.
     pub(crate) fn new(deadline: Duration, ceiling: Duration) -> Limits {
         const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
         Limits {

@@ -186,7 +186,8 @@ impl<C: Catalog, Backing: Send + Sync + 'static> Filesystem<C, Backing> {
             Err(error @ ReadError::TooMany { .. }) => return self.fail(&asked, &error, answer),
             Err(error) => return answer(Err(error.errno())),
         };
-        // Whatever happens to the task, a panic in the content or the end of the runtime, the read is over for the books.
+        // Whatever happens to the task, a panic in the content or the end of the runtime, the read is over for the
+        // books.
         let mut ending = Ending {
             reads: self.reads.clone(),
             number: begun.number,

@@ -1,5 +1,5 @@
-//! What the kernel asks of names, answered from the catalog: lookups, attributes, listings. No type of fuser is named here
-//! or in `files.rs`, which does the same for open files, and nothing waits.
+//! What the kernel asks of names, answered from the catalog: lookups, attributes, listings. No type of fuser is named
+//! here or in `files.rs`, which does the same for open files, and nothing waits.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -123,8 +123,8 @@ impl<C: Catalog, Backing: Send + Sync + 'static> Filesystem<C, Backing> {
         }
     }
 
-    /// Follows the catalog's list until it is dropped. `forget` tells the kernel that a name in a folder means nothing any
-    /// more; it may block (until the lookups in that folder are answered), so it runs where that is allowed.
+    /// Follows the catalog's list until it is dropped. `forget` tells the kernel that a name in a folder means nothing
+    /// any more; it may block (until the lookups in that folder are answered), so it runs where that is allowed.
     pub(crate) async fn follow(
         self: Arc<Self>,
         forget: impl Fn(u64, &OsStr) -> io::Result<()> + Clone + Send + 'static,

@@ -21,8 +21,8 @@ use crate::catalog::{Catalog, Kind};
 use crate::files::OpenAnswer;
 use crate::filesystem::{Attributes, Filesystem, LONG};
 
-/// Requests that the kernel may have in the background, readahead above all, before it stops sending any. At fuser's 16,
-/// sixteen stuck reads stop every healthy one.
+/// Requests that the kernel may have in the background, readahead above all, before it stops sending any. At fuser's
+/// 16, sixteen stuck reads stop every healthy one.
 const MAX_BACKGROUND: u16 = 4096;
 
 /// An inode number never comes to mean another file, so there is one generation of each.
@@ -47,8 +47,8 @@ impl<C: Catalog> Session<C> {
         // Order matters (a FLUSH must not overtake the READ before it), and nothing waits in a callback.
         config.n_threads = Some(1);
         config.clone_fd = false;
-        // The kernel itself lets in whom the mount options say. fuser's own check would swallow the FLUSH of a process that
-        // changed its user.
+        // The kernel itself lets in whom the mount options say. fuser's own check would swallow the FLUSH of a process
+        // that changed its user.
         FuserSession::from_fd(Adapter(filesystem), connection, SessionACL::All, config).map(Session)
     }
 
@@ -279,8 +279,8 @@ impl OpenAnswer<BackingId> for Opening {
             Some(backing) => self
                 .0
                 .opened_passthrough(FileHandle(handle), FopenFlags::empty(), backing),
-            // Content never changes, so what is cached is right. Without this flag a second open of a file that somebody
-            // waits for hangs in the kernel and cannot be killed; direct I/O cannot be killed either.
+            // Content never changes, so what is cached is right. Without this flag a second open of a file that
+            // somebody waits for hangs in the kernel and cannot be killed; direct I/O cannot be killed either.
             None => self.0.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE),
         }
     }
@@ -290,7 +290,8 @@ impl OpenAnswer<BackingId> for Opening {
     }
 }
 
-/// Runs a callback so that a panic in it, or in the catalog, costs one answer (a dropped reply is `EIO`) and not the mount.
+/// Runs a callback so that a panic in it, or in the catalog, costs one answer (a dropped reply is `EIO`) and not the
+/// mount.
 fn calm(callback: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(callback)).is_err() {
         tracing::error!("a request panicked; it was answered with EIO");

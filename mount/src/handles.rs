@@ -108,8 +108,8 @@ impl<Content, Backing> Handles<Content, Backing> {
         self.open.write().insert(handle.number, (Arc::new(handle), mode));
     }
 
-    /// Calls `with` with the backing file of an open handle. The mode is held by nobody else meanwhile, so that it ends with
-    /// the handle; `with` must not come back here.
+    /// Calls `with` with the backing file of an open handle. The mode is held by nobody else meanwhile, so that it ends
+    /// with the handle; `with` must not come back here.
     pub(crate) fn with_backing(&self, number: u64, with: impl FnOnce(Option<&Backing>)) {
         let open = self.open.read();
         with(open.get(&number).and_then(|(_, mode)| mode.backing()));

@@ -87,9 +87,9 @@ impl Ended {
 }
 
 impl Mount {
-    /// Clears a dead magnetfs mount at the mount point, checks it, mounts, and serves. It blocks for some milliseconds, or
-    /// up to 2 s if a mount is there that does not answer. Waiting reads run on `runtime`, which must outlive the mount:
-    /// reads that wait when it is shut down get `EIO`.
+    /// Clears a dead magnetfs mount at the mount point, checks it, mounts, and serves. It blocks for some milliseconds,
+    /// or up to 2 s if a mount is there that does not answer. Waiting reads run on `runtime`, which must outlive the
+    /// mount: reads that wait when it is shut down get `EIO`.
     ///
     /// # Errors
     /// Each names what is wrong and what helps; nothing is mounted then.
@@ -176,7 +176,8 @@ impl Mount {
         let _ = self.end.wait_for(|ended| *ended).await;
     }
 
-    /// Fails all reads, unmounts (from a tree that somebody still uses, too), and waits up to 2 s for the session to end.
+    /// Fails all reads, unmounts (from a tree that somebody still uses, too), and waits up to 2 s for the session to
+    /// end.
     ///
     /// # Errors
     /// If the mount could not be taken away.

@@ -1,5 +1,5 @@
-//! The mount point: what stands there, whether we may mount there, and how a mount goes away. What is mounted is read from
-//! the kernel's table, because a look at the path itself would be a question to whoever serves it.
+//! The mount point: what stands there, whether we may mount there, and how a mount goes away. What is mounted is read
+//! from the kernel's table, because a look at the path itself would be a question to whoever serves it.
 
 use std::ffi::OsString;
 use std::io;
@@ -46,7 +46,7 @@ pub enum MountError {
         path: PathBuf,
     },
     /// Something is mounted there.
-    #[error("{} is already a mount point (of {by}): unmount it with `fusermount3 -u {}` or choose another", path.display(), path.display())]
+    #[error("{0} is already a mount point (of {by}): unmount it with `fusermount3 -u {0}` or choose another", path.display())]
     AlreadyMounted {
         /// The mount point.
         path: PathBuf,
@@ -152,8 +152,8 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// The path without symbolic links and dots, as the kernel's table has it. What is mounted at the path is not asked; what
-/// does not exist stays as it is.
+/// The path without symbolic links and dots, as the kernel's table has it. What is mounted at the path is not asked;
+/// what does not exist stays as it is.
 pub(crate) fn resolve(path: &Path) -> PathBuf {
     /// As many links as the kernel follows.
     const LINKS: usize = 40;
@@ -263,8 +263,8 @@ fn user_allow_other(configuration: &str) -> bool {
         .any(|line| line.split('#').next().unwrap_or_default().trim() == "user_allow_other")
 }
 
-/// Takes our mount away: gently, else by detaching it, so that it is gone for all who do not have it open. Another mount
-/// that stands at the path by now is left alone.
+/// Takes our mount away: gently, else by detaching it, so that it is gone for all who do not have it open. Another
+/// mount that stands at the path by now is left alone.
 pub(crate) fn unmount(path: &Path, device: &str) -> Result<(), MountError> {
     if mounted(path).is_none_or(|mounted| mounted.kind != TYPE || mounted.device != device) {
         return Ok(());
@@ -295,8 +295,8 @@ pub fn detach(path: &Path) -> Result<(), MountError> {
     }
 }
 
-/// Ends the connection of a detached mount that somebody still has open, so that its requests fail at once. It needs the
-/// control filesystem, which is not mounted everywhere; without it those who have it open keep a mount that fails.
+/// Ends the connection of a detached mount that somebody still has open, so that its requests fail at once. It needs
+/// the control filesystem, which is not mounted everywhere; without it those who have it open keep a mount that fails.
 pub(crate) fn abort(device: &str) {
     let Some((_, minor)) = device.split_once(':') else {
         return;

@@ -17,8 +17,8 @@ use crate::signals::{self, Look};
 /// meets it; only requests of single pages can.
 pub(crate) const WAITING_LIMIT: usize = 8192;
 
-/// A signal must be seen twice, this far apart: one that another thread of the process is about to take is pending for a
-/// moment too.
+/// A signal must be seen twice, this far apart: one that another thread of the process is about to take is pending for
+/// a moment too.
 const SIGNAL_SEEN_AGAIN: Duration = Duration::from_millis(40);
 
 /// A read as the kernel asked it, cut to the file: its bytes lie wholly inside and are at least one.
@@ -324,8 +324,8 @@ impl State {
         suspects
     }
 
-    /// Reads for which nobody waits: their thread is gone or has closed the handle, and no other handle of the file is in
-    /// use. Another reader of the same page sends no request of its own; he lives on this one.
+    /// Reads for which nobody waits: their thread is gone or has closed the handle, and no other handle of the file is
+    /// in use. Another reader of the same page sends no request of its own; he lives on this one.
     fn abandoned(&self, look: impl Fn(u32) -> Look) -> HashSet<u64> {
         let gone = |waiting: &Waiting| waiting.left || look(waiting.asked.thread) == Look::Gone;
         let in_use: HashSet<u64> = self
@@ -383,8 +383,8 @@ mod tests {
         }
     }
 
-    /// Handles 1 and 2 of one file, and a read that waits through handle 1 for each given thread. No such thread exists,
-    /// so they are put in by hand.
+    /// Handles 1 and 2 of one file, and a read that waits through handle 1 for each given thread. No such thread
+    /// exists, so they are put in by hand.
     fn waiting(threads: &[u32]) -> (State, Vec<oneshot::Receiver<ReadError>>) {
         let reads = Reads::default();
         reads.opened(1, 2);

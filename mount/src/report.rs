@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use crate::catalog::ReadError;
 use crate::reads::Asked;
 
-/// So many lines may come at once, and then one for every [`PAUSE`]: a reader that asks again and again must not fill the
-/// log.
+/// So many lines may come at once, and then one for every [`PAUSE`]: a reader that asks again and again must not fill
+/// the log.
 const BURST: u32 = 20;
 const PAUSE: Duration = Duration::from_secs(1);
 

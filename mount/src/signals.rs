@@ -5,8 +5,8 @@
 
 use std::io::ErrorKind;
 
-/// Signals by which a person or a supervisor ends a program. Others (a child that ended, a window that changed its size,
-/// the clock of a language's scheduler) must not fail a read.
+/// Signals by which a person or a supervisor ends a program. Others (a child that ended, a window that changed its
+/// size, the clock of a language's scheduler) must not fail a read.
 const ENDING: u64 = bit(1) | bit(2) | bit(3) | bit(9) | bit(15); // HUP, INT, QUIT, KILL, TERM
 
 const fn bit(signal: u32) -> u64 {
@@ -90,8 +90,8 @@ fn parse_status(status: &str) -> Look {
     }
 }
 
-/// Whether the flags in /proc/<thread>/stat say that the thread is on its way out (PF_EXITING). A thread that ends closes
-/// its files before it leaves /proc.
+/// Whether the flags in /proc/<thread>/stat say that the thread is on its way out (PF_EXITING). A thread that ends
+/// closes its files before it leaves /proc.
 fn is_exiting(stat: &str) -> bool {
     const EXITING: u32 = 0x4;
     // The name, in brackets, may hold anything; the flags are the seventh field behind it.

@@ -38,7 +38,11 @@ pub(super) fn add(
             Ok(added) if added.resolved || no_wait => tell(&added)?,
             Ok(added) => unresolved.push(added),
             Err(error) => {
-                complain(&format!("{}: {error:#}", text::printable(&source.to_string_lossy())));
+                complain(&format!(
+                    "{}: {}",
+                    text::printable(&source.to_string_lossy()),
+                    words(&error)
+                ));
                 status = ExitCode::FAILURE;
             }
         }
@@ -57,7 +61,7 @@ pub(super) fn add(
                 ..added
             })?,
             Err(error) => {
-                complain(&format!("{}: {error:#}", text::printable(&added.name)));
+                complain(&format!("{}: {}", text::printable(&added.name), words(&error)));
                 status = ExitCode::FAILURE;
             }
         }
@@ -192,6 +196,20 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
     out.write_all(text.as_bytes())?;
     out.flush()?;
     Ok(())
+}
+
+/// An error with its causes. Many of ours tell their cause themselves; it is not told twice.
+pub(super) fn words(error: &anyhow::Error) -> String {
+    let mut words = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if words.is_empty() {
+            words = cause;
+        } else if !words.contains(&cause) {
+            words.push_str(": ");
+            words.push_str(&cause);
+        }
+    }
+    words
 }
 
 fn complain(text: &str) {

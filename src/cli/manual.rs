@@ -36,23 +36,41 @@ pub(super) fn page(mut command: Command) -> io::Result<Vec<u8>> {
         writeln!(page, ".SS \"magnetfs {}\"", subcommand.get_name())?;
         page.write_all(inner(&String::from_utf8_lossy(&section)).as_bytes())?;
     }
-    whole.render_extra_section(&mut page)?;
+    let mut extra = Vec::new();
+    whole.render_extra_section(&mut extra)?;
+    page.write_all(b".SH NOTES\n")?;
+    page.write_all(inner(&String::from_utf8_lossy(&extra)).as_bytes())?;
     write!(page, "{}", files_and_variables())?;
     Ok(page)
 }
 
-/// The sections of a command as paragraphs of its subsection: titles in bold.
+/// The sections of a command as paragraphs of its subsection: titles in bold. What stands below the options (clap_mangen
+/// calls it extra) has examples, which are indented and whose lines are kept, and prose.
 fn inner(section: &str) -> String {
     let mut out = String::new();
+    let (mut extra, mut kept) = (false, false);
     for line in section.lines() {
+        let keep = extra && line.starts_with(' ');
+        if keep != kept {
+            out.push_str(if keep { ".nf\n" } else { ".fi\n" });
+            kept = keep;
+        }
         match line.strip_prefix(".SH ") {
             Some("SYNOPSIS" | "DESCRIPTION") => out.push_str(".PP\n"),
+            Some("EXTRA") => {
+                out.push_str(".PP\n");
+                extra = true;
+            }
             Some(title) => out.push_str(&format!(".PP\n\\fB{}\\fR\n", title.trim_matches('"'))),
+            None if line.is_empty() => out.push_str(".PP\n"),
             None => {
                 out.push_str(line);
                 out.push('\n');
             }
         }
+    }
+    if kept {
+        out.push_str(".fi\n");
     }
     out
 }

@@ -141,3 +141,15 @@ fn the_manual_has_every_command_and_option() {
     }
     assert!(page.contains("MAGNETFS_UPLOAD_LIMIT") && page.contains(".SH FILES"));
 }
+
+#[test]
+fn a_cause_is_told_once() {
+    let own = Surroundings {
+        variables: [("MAGNETFS_UMASK".into(), "9".into())].into(),
+        ..Surroundings::default()
+    };
+    let error = anyhow::Error::from(Config::load(Settings::default(), None, &own).unwrap_err());
+    assert_eq!(commands::words(&error).matches("`9` is not").count(), 1);
+    let told = anyhow::Error::from(io::Error::other("cause")).context("what failed");
+    assert_eq!(commands::words(&told), "what failed: cause");
+}

@@ -27,6 +27,11 @@ pub fn state(report: &TorrentReport) -> String {
     }
 }
 
+/// Whether it is known what is in it. A magnet link that is paused, or fails, has files no more than one that waits.
+fn is_resolved(report: &TorrentReport) -> bool {
+    report.files > 0
+}
+
 /// All torrents, one a line; names are cut to `width` columns where one is given. Faults follow below the table.
 pub fn list(torrents: &[Listed], width: Option<u16>) -> String {
     if torrents.is_empty() {
@@ -39,9 +44,10 @@ pub fn list(torrents: &[Listed], width: Option<u16>) -> String {
     }
     let mut table = table(&header, &[2, 3, 4, 5, 6]);
     for Listed { report, .. } in torrents {
-        let (size, here) = match report.state {
-            State::Resolving => ("-".to_owned(), "-".to_owned()),
-            _ => (text::size(report.size), text::percent(report.bytes_here, report.size)),
+        let (size, here) = if is_resolved(report) {
+            (text::size(report.size), text::percent(report.bytes_here, report.size))
+        } else {
+            ("-".to_owned(), "-".to_owned())
         };
         let mut cells = vec![
             text::printable(&report.name),
@@ -71,7 +77,6 @@ pub fn list(torrents: &[Listed], width: Option<u16>) -> String {
 /// One torrent: what it is, and each of its files with how much of it is here.
 pub fn show(shown: &Shown, width: Option<u16>) -> String {
     let (detail, report) = (&shown.detail, &shown.detail.report);
-    let resolved = report.state != State::Resolving;
     let mut pairs = vec![
         ("Name", text::printable(&report.name)),
         (
@@ -87,7 +92,7 @@ pub fn show(shown: &Shown, width: Option<u16>) -> String {
     if let Some(error) = &report.error {
         pairs.push(("Fault", text::printable(error)));
     }
-    if resolved {
+    if is_resolved(report) {
         let share = text::percent(report.bytes_here, report.size);
         pairs.push((
             "Size",
@@ -106,9 +111,9 @@ pub fn show(shown: &Shown, width: Option<u16>) -> String {
     pairs.push((
         "Rates",
         format!(
-            "{} down, {} up",
-            text::rate(report.download_rate),
-            text::rate(report.upload_rate)
+            "{}/s down, {}/s up",
+            text::size(report.download_rate),
+            text::size(report.upload_rate)
         ),
     ));
     let (fetched, uploaded) = (text::size(report.fetched), text::size(report.uploaded));
@@ -191,6 +196,8 @@ fn one_line(cells: impl IntoIterator<Item = String>) -> Row {
 fn table(header: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_truncation_indicator("…");
+    // A name is cut where the room ends, not at the last word before that. No printable text has this character.
+    table.set_delimiter('\u{1f}');
     table.set_header(header.iter().map(Cell::new));
     for index in 0..header.len() {
         let Some(column) = table.column_mut(index) else {
@@ -267,13 +274,26 @@ mod tests {
         }
     }
 
+    fn unresolved(name: &str) -> Listed {
+        let Listed { report, .. } = listed(name, State::Resolving);
+        Listed {
+            report: TorrentReport {
+                size: 0,
+                bytes_here: 0,
+                files: 0,
+                ..report
+            },
+            path: None,
+        }
+    }
+
     #[test]
     fn a_list_is_cut_to_the_terminal_and_whole_without_one() {
         let long = "A very long name of a film, with more words than any terminal has columns for it (1999).mkv";
         let torrents = [
             listed("short", State::Active),
             listed(long, State::Checking),
-            listed("日本", State::Resolving),
+            unresolved("日本"),
         ];
         for width in [80, 100, 132] {
             let text = list(&torrents, Some(width));

@@ -12,6 +12,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// A stop takes at most 3 s. What takes longer hangs, and is ended.
 const WATCHDOG_LIMIT: Duration = Duration::from_secs(5);
 
+/// A person does not press Ctrl-C twice so quickly.
+const ECHO: Duration = Duration::from_millis(300);
+
 /// What ended a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
@@ -65,9 +68,20 @@ impl Signals {
         }
     }
 
-    /// Waits for Ctrl-C alone: service managers and terminals that go send several of the others for one end.
-    pub(super) async fn second_interrupt(&mut self) {
-        self.interrupt.recv().await;
+    /// Waits for Ctrl-C once more: service managers and terminals that go send several of the others for one end, and
+    /// some programs (timeout(1)) send even this one twice at once, to the process and to its group.
+    pub(super) async fn second_interrupt() {
+        tokio::time::sleep(ECHO).await;
+        match signal(SignalKind::interrupt()) {
+            // This one sees only what comes from now on.
+            Ok(mut interrupt) => {
+                interrupt.recv().await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a second Ctrl-C is not watched for");
+                std::future::pending().await
+            }
+        }
     }
 }
 

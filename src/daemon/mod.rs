@@ -120,7 +120,7 @@ async fn live(
     drop(drawing.await);
     let stopped = tokio::select! {
         stopped = stop(mount, &library) => stopped,
-        () = signals.second_interrupt() => {
+        () = Signals::second_interrupt() => {
             tracing::warn!("interrupted again: what is stored will be verified at the next start");
             ending::detach(mountpoint);
             Err(anyhow!("interrupted before everything was stored"))

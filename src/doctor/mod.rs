@@ -117,7 +117,7 @@ pub fn words(findings: &[Finding]) -> String {
     out.push_str(&match (fails, warns) {
         (0, 0) => "\nEverything is as it should be.\n".to_owned(),
         (0, _) => format!(
-            "\nThe mount will work. {} of what belongs to it.\n",
+            "\nThe mount will work; there is more to mend: {}.\n",
             text::count(warns, "warning")
         ),
         _ => format!(

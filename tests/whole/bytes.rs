@@ -66,13 +66,19 @@ fn every_byte_from_transmission() {
         let source = torrents::source_folder(&work, "by transmission", &[("a/b.bin", 2 * MIB + 3), ("c", 10)]);
         let all = [
             torrents::make_with_transmission(&work, &source, 128 * 1024),
-            torrents::single_file(&work, "single.bin", 12 * MIB + 5, 1024 * 1024),
+            torrents::single_file(&work, "single.bin", 3 * MIB + 5, 1024 * 1024),
             torrents::folder(&work, "spanning", FOLDER, 256 * 1024),
-            torrents::folder(&work, "names", NAMES, 16 * 1024),
+            torrents::folder(&work, "names", &that_transmission_keeps(NAMES), 16 * 1024),
         ];
         let seeder = Transmission::seed(&work, &all.iter().collect::<Vec<_>>());
         assert_same_through_mount(&work, &all, seeder.address);
     });
+}
+
+/// Transmission writes some names otherwise on its disk, and so does not find a source of that name.
+fn that_transmission_keeps<'a>(names: &[(&'a str, usize)]) -> Vec<(&'a str, usize)> {
+    let kept = |name: &str| name.trim() == name && !name.contains(['"', '|']);
+    names.iter().copied().filter(|(name, _)| kept(name)).collect()
 }
 
 #[test]
@@ -169,7 +175,8 @@ fn every_way_to_read() {
         let names = ["sequence", "random", "backwards", "mmap", "cp", "dd"];
         let source = torrents::source_folder(&work, "ways", &names.map(|name| (name, 4 * MIB + 4321)));
         fio(&source, "checked by fio", &["--rw=write", "--do_verify=0"]);
-        let torrent = torrents::make(&work, &source, 128 * 1024);
+        // Large pieces: librqbit takes up to 5 s to turn to one that lies before all that it was asked for.
+        let torrent = torrents::make(&work, &source, 1024 * 1024);
         let seeder = Libtorrent::seed(&[&torrent]);
         let daemon = DaemonOptions::new(&work).torrent(&torrent).peer(seeder.address).start();
         let shown = daemon.path("ways");

@@ -241,9 +241,11 @@ fn add_waits_for_a_magnet_unless_told_not_to() {
         let seeder = Libtorrent::seed(&[&torrent]);
         let daemon = DaemonOptions::new(&work).start();
         daemon.control(&["add", nobody, "--no-wait"]).ok();
-        assert_eq!(
-            daemon.listed(nobody).expect("it is listed by its hash")["state"],
-            "resolving"
+        let entry = daemon.listed(nobody).expect("it is listed by its hash");
+        assert_eq!(entry["state"], "error", "no peer can be found: {entry}");
+        assert!(
+            entry["error"].as_str().is_some_and(|error| error.contains("--peer")),
+            "{entry}"
         );
         let added = daemon
             .control(&["add", &torrent.info_hash, "--peer", &seeder.address.to_string()])

@@ -256,6 +256,37 @@ print(os.pread(fd, 10, 0).hex(), flush=True)
 }
 
 #[test]
+fn a_handle_that_is_read_after_a_duplicate_was_closed_is_in_use() {
+    limit(30, || {
+        let server = Server::new();
+        let film = server.fake.add("film", 1_000_000);
+        film.deliver(0..450_000);
+        let first = start_python(READ_AT, &[&server.path("film"), "500000"]);
+        soon("it waits", || film.waiting() > 0 && waits(&first));
+        // It closes a duplicate, reads what is here, and waits for the page that the first has asked for.
+        let second = start_python(READ_AT, &[&server.path("film"), "0", "500000"]);
+        soon("it waits too", || waits(&second));
+        let asked = film.asked().len();
+        first.signal(Signal::KILL);
+        assert!(ended_by(&first.end_within(SECOND), Signal::KILL));
+        stays("the read goes on", SECOND / 2, || {
+            film.waiting() > 0 && film.asked().len() == asked
+        });
+        film.deliver_all();
+        second.end_within(SECOND).ok();
+    });
+}
+
+const READ_AT: &str = "
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+os.close(os.dup(fd))
+for at in sys.argv[2:-1]: os.pread(fd, 10, int(at))
+print('open', flush=True)
+os.pread(fd, 10, int(sys.argv[-1]))
+";
+
+#[test]
 fn an_interrupted_reader_of_a_shared_page_does_not_fail_the_other() {
     limit(30, || {
         let server = Server::new();
@@ -266,8 +297,8 @@ fn an_interrupted_reader_of_a_shared_page_does_not_fail_the_other() {
         soon("both wait", || waits(&innocent));
         let asked = film.asked().len();
         interrupted.signal(Signal::INT);
-        // Both wake up when the read of the first is given up. Either the interrupted one finds that out first and leaves;
-        // or the other asks for the page again, and the interrupted one waits for that, which nobody can tell.
+        // Both wake up when the read of the first is given up. Either the interrupted one finds that out first and
+        // leaves; or the other asks for the page again, and the interrupted one waits for that, which nobody can tell.
         soon("one leaves or the other asks", || {
             !interrupted.is_running() || film.asked().len() > asked
         });
@@ -290,7 +321,8 @@ os.close(os.dup(fd))
 def read(): print(os.pread(fd, 10, 0).hex(), flush=True)
 reader = threading.Thread(target=read)
 reader.start()
-while 'D' not in [open(f'/proc/self/task/{t}/stat').read().split(') ')[1][0] for t in os.listdir('/proc/self/task')]: time.sleep(0.01)
+def state(task): return open(f'/proc/self/task/{task}/stat').read().split(') ')[1][0]
+while 'D' not in map(state, os.listdir('/proc/self/task')): time.sleep(0.01)
 for _ in range(5):
     os.close(os.dup(fd))
     child = os.fork()

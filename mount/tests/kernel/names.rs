@@ -166,7 +166,7 @@ try: os.setxattr(path, 'user.other', b'x')
 except OSError as error: print(errno.errorcode[error.errno])
 print(os.listxattr(os.path.dirname(path)))
 s = os.statvfs(path)
-print(s.f_blocks * s.f_frsize >> 30, s.f_bavail * s.f_frsize >> 30, s.f_bfree * s.f_frsize >> 30, s.f_files, s.f_namemax)
+print(*(blocks * s.f_frsize >> 30 for blocks in (s.f_blocks, s.f_bavail, s.f_bfree)), s.f_files, s.f_namemax)
 ";
         let expected = "['user.magnetfs.progress', 'user.magnetfs.state'] b'0.2500'\nENODATA\nEROFS\n[]\n8 5 5 1 255";
         assert_eq!(python(script, &[&server.path("film")]).ok(), expected);

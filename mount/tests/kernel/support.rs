@@ -38,8 +38,8 @@ fn leave(left: Left) {
         .push(left);
 }
 
-/// Runs the body of a test and fails it if it takes longer; then its children are killed and its mounts detached, so that
-/// nothing is left hanging. Bodies start children and mounts from their own thread only.
+/// Runs the body of a test and fails it if it takes longer; then its children are killed and its mounts detached, so
+/// that nothing is left hanging. Bodies start children and mounts from their own thread only.
 pub(crate) fn limit(seconds: u64, body: impl FnOnce() + Send + 'static) {
     let (done, wait) = mpsc::channel();
     let thread = std::thread::spawn(move || {
@@ -110,8 +110,8 @@ impl MountPoint {
 
 impl Drop for MountPoint {
     fn drop(&mut self) {
-        // Until there is nothing to unmount: the folder is removed afterwards by this process, which must not look into a
-        // mount of its own.
+        // Until there is nothing to unmount: the folder is removed afterwards by this process, which must not look into
+        // a mount of its own.
         while rustix::mount::unmount(&self.path, UnmountFlags::DETACH).is_ok() {}
     }
 }

@@ -1,7 +1,6 @@
 //! The library as the mount sees it.
 
 use std::fs::File;
-use std::future::Future;
 use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -115,20 +114,18 @@ impl Content for LibraryFile {
         }
     }
 
-    fn read_at(self: Arc<Self>, offset: u64, length: usize) -> impl Future<Output = Result<Vec<u8>, ReadError>> + Send {
-        async move {
-            let mut halt = self.torrent.halt();
-            let at_first = *halt.borrow_and_update();
-            if let (Halt::Removed | Halt::Stopping, Some(error)) = (at_first, at_first.error()) {
-                return Err(error);
-            }
-            let _busy = self.torrent.busy();
-            tokio::select! {
-                read = self.file.clone().read_at(offset, length) => read,
-                // A paused torrent is still read where its bytes are here: only what waited as it was paused fails.
-                halt = halt.wait_for(|halt| *halt != Halt::No && *halt != at_first) => {
-                    Err(halt.ok().and_then(|halt| halt.error()).unwrap_or(ReadError::Removed))
-                }
+    async fn read_at(self: Arc<Self>, offset: u64, length: usize) -> Result<Vec<u8>, ReadError> {
+        let mut halt = self.torrent.halt();
+        let at_first = *halt.borrow_and_update();
+        if let (Halt::Removed | Halt::Stopping, Some(error)) = (at_first, at_first.error()) {
+            return Err(error);
+        }
+        let _busy = self.torrent.busy();
+        tokio::select! {
+            read = self.file.clone().read_at(offset, length) => read,
+            // A paused torrent is still read where its bytes are here: only what waited as it was paused fails.
+            halt = halt.wait_for(|halt| *halt != Halt::No && *halt != at_first) => {
+                Err(halt.ok().and_then(|halt| halt.error()).unwrap_or(ReadError::Removed))
             }
         }
     }

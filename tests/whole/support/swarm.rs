@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use librqbit::{
     AddTorrent, AddTorrentOptions, ConnectionOptions, ListenerMode, ListenerOptions, Session, SessionOptions,
@@ -162,17 +162,27 @@ impl Transmission {
             }));
             assert_eq!(answer["result"], "success", "{}: {answer}", torrent.name);
         }
-        eventually("transmission has verified all", READY_LIMIT, || {
-            let answer = session.call(&json!({
-                "method": "torrent-get", "arguments": { "fields": ["percentDone", "status", "errorString"] },
+        let mut states = Value::Null;
+        let deadline = Instant::now() + READY_LIMIT;
+        while !all_seed(&states, torrents.len()) {
+            assert!(Instant::now() < deadline, "transmission has not verified all: {states}");
+            thread::sleep(Duration::from_millis(50));
+            let mut answer = session.call(&json!({
+                "method": "torrent-get", "arguments": { "fields": ["name", "percentDone", "status", "errorString"] },
             }));
-            let states = answer["arguments"]["torrents"].as_array()?;
-            const SEEDING: u64 = 6;
-            let seeds = |state: &Value| state["percentDone"] == 1 && state["status"] == SEEDING;
-            (states.len() == torrents.len() && states.iter().all(seeds)).then_some(())
-        });
+            states = answer["arguments"]["torrents"].take();
+        }
         transmission
     }
+}
+
+/// Whether so many torrents are there, and all of them are whole.
+fn all_seed(states: &Value, wanted: usize) -> bool {
+    const SEEDING: u64 = 6;
+    let seeds = |state: &Value| state["percentDone"].as_f64() == Some(1.0) && state["status"] == SEEDING;
+    states
+        .as_array()
+        .is_some_and(|states| states.len() == wanted && states.iter().all(seeds))
 }
 
 impl Drop for Transmission {
