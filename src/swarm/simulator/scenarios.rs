@@ -133,9 +133,9 @@ fn in_all_ways(
             ..profile.clone()
         };
         let seeders: Vec<Profile> = (0..).zip(seeders).map(vary).collect();
-        // Uneven blocks cost what one of them may take longer, and another.
+        // Uneven blocks cost what two of them may take longer, at worst three.
         let block_s = 16.0 * KIB * seeders.len() as f64 / line;
-        let extra = round_trip + jitter + Duration::from_secs_f64(2.0 * uneven * block_s);
+        let extra = |blocks: f64| round_trip + jitter + Duration::from_secs_f64(blocks * uneven * block_s);
         let line = line.min(seeders.iter().map(|profile| profile.rate).sum());
         let limit = Duration::from_secs_f64(f64::from(piece) / line);
         let (median, max) = bounds(limit);
@@ -146,7 +146,7 @@ fn in_all_ways(
             whole,
             seeks: 20,
         };
-        hold(&case, limit + round_trip, median + extra, max + extra);
+        hold(&case, limit + round_trip, median + extra(2.0), max + extra(3.0));
     }
 }
 

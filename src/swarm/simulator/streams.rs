@@ -91,16 +91,16 @@ fn a_sequential_reader_gets_the_whole_line_and_little_is_wasted() {
         ("3 × 2 MiB/s, one sends garbage, 1 MiB", garbage, 1 << 20, 4.0 * MIB),
     ];
     for (name, seeders, piece, line) in swarms {
-        for latency in [0, 50] {
+        for (seed, latency) in (0..soak(1)).flat_map(|seed| [(seed, 0), (seed, 50)]) {
             let seeders = seeders.iter().cloned().map(|profile| profile.latency(millis(latency)));
             let shape = Shape::new(piece, 8 << 30).unwrap();
-            let mut world = World::new(shape, seeders.collect(), Settings::default(), 1);
+            let mut world = World::new(shape, seeders.collect(), Settings::default(), seed);
             let mut reader = Reader::new(shape, 0..shape.total());
             let warm = Time::from_micros(5_000_000);
             let (begun, _) = stream(&mut world, &mut reader, 0, warm, None);
             let received = world.picker.counters().received;
             let kept = world.wanted_bytes;
-            let seconds = soak(15);
+            let seconds = 15;
             let (read, _) = stream(
                 &mut world,
                 &mut reader,
