@@ -63,7 +63,8 @@ pub(super) struct Owner {
     announcer: Option<Announcer>,
     /// Dropping them ends the search.
     _searches: Vec<Search>,
-    shape: watch::Receiver<Option<Shape>>,
+    /// Links end when nobody is left to tell them the shape; ours is known from the start and never changes.
+    shape: watch::Sender<Option<Shape>>,
     orders: mpsc::UnboundedReceiver<Order>,
     events: (mpsc::Sender<Batch>, mpsc::Receiver<Batch>),
     /// Unbounded, for the picker bounds how many pieces are unfinished.
@@ -110,8 +111,7 @@ impl Owner {
             supply: Arc::new(Supply::new(options.storage.clone())),
             readers: Readers::new(shape),
             choker: Choker::new(slots_for(shared.upload.rate()), seed),
-            // The shape is known from the start and never changes.
-            shape: watch::channel(Some(shape)).1,
+            shape: watch::Sender::new(Some(shape)),
             events: mpsc::channel(EVENTS),
             verdicts: mpsc::unbounded_channel(),
             meeter: Meeter { ours, meetings, ended: ended.clone() },
@@ -424,7 +424,7 @@ impl Owner {
         };
         let terms = Terms {
             key,
-            shape: self.shape.clone(),
+            shape: self.shape.subscribe(),
             holdings: self.holdings(),
             introduction: self.shared.introduction(address, peer::Source::info_length(&*self.supply), self.options.private),
             dht_port: self.shared.dht_port(),

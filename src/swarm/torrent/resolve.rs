@@ -79,7 +79,9 @@ pub(in crate::swarm) async fn resolve(
     let _searches = shared.search(info_hash, &found);
     let mut book = Book::new(false, PER_ADDRESS, fastrand::u64(..));
     book.add(Instant::now(), peers.iter().copied(), Source::Given);
-    let (shape, sink) = (watch::channel(None).1, Arc::new(Nothing));
+    // Links end when nobody is left to tell them the shape.
+    let (_shape_unknown, shape) = watch::channel(None);
+    let sink = Arc::new(Nothing);
     let mut links: HashMap<PeerKey, Known> = HashMap::new();
     let mut fetcher: Fetcher<PeerKey> = Fetcher::new(info_hash);
     let mut next = 0;
