@@ -144,7 +144,7 @@ fn a_second_mount_of_the_same_library_is_refused() {
     });
 }
 
-/// "On-demand: nothing read, nothing fetched", and a read fetches.
+/// "What is not read is not fetched, unless the torrent is set to download whole." And a read fetches.
 #[test]
 fn what_is_not_read_is_not_fetched() {
     limited(Duration::from_secs(60), || {
@@ -435,7 +435,7 @@ fn stats(daemon: &Daemon) -> String {
     .text()
 }
 
-/// "Sizes exact, modes read-only, stable inodes and mtimes over restarts, `st_blocks` after the bytes really here,
+/// "Paths, inode numbers and times stay the same over restarts." "The mount is read-only." "Sizes exact, modes read-only, stable inodes and mtimes over restarts, `st_blocks` after the bytes really here,
 /// `statfs` meaningful, xattrs `user.magnetfs.*`."
 #[test]
 fn the_tree_is_stable_and_tells_the_truth() {
