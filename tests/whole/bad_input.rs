@@ -1,4 +1,4 @@
-//! Bad input of every kind: each gets a clear message and an exit status, and nothing else is disturbed.
+//! "Bad input is refused with a clear message and an exit status, and disturbs nothing else."
 
 use std::fs;
 use std::io::{Read, Write};
@@ -495,7 +495,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// "A full disk at any moment loses nothing that was acknowledged", and is named.
+/// "`kill -9` or a full disk at any moment loses nothing that was acknowledged." And it is named.
 #[test]
 fn a_full_disk_fails_reads_and_loses_nothing() {
     limited(Duration::from_secs(120), || {

@@ -1,5 +1,5 @@
-//! "A read returns the torrent's bytes, verified": every file through the mount equals its source, whoever seeds it,
-//! however the torrent is cut, and however it is read.
+//! "A read returns the torrent's bytes, verified, or an error; never other bytes, never fewer." Every file through the
+//! mount equals its source, whoever seeds it, however the torrent is cut, and however it is read.
 
 use std::ffi::OsStr;
 use std::fs;

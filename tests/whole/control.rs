@@ -144,7 +144,7 @@ fn a_second_mount_of_the_same_library_is_refused() {
     });
 }
 
-/// "On-demand: nothing read, nothing fetched", and a read fetches.
+/// "What is not read is not fetched, unless the torrent is set to download whole." And a read fetches.
 #[test]
 fn what_is_not_read_is_not_fetched() {
     limited(Duration::from_secs(60), || {
@@ -435,7 +435,7 @@ fn stats(daemon: &Daemon) -> String {
     .text()
 }
 
-/// "Sizes exact, modes read-only, stable inodes and mtimes over restarts, `st_blocks` after the bytes really here,
+/// "Paths, inode numbers and times stay the same over restarts." "The mount is read-only." "Sizes exact, modes read-only, stable inodes and mtimes over restarts, `st_blocks` after the bytes really here,
 /// `statfs` meaningful, xattrs `user.magnetfs.*`."
 #[test]
 fn the_tree_is_stable_and_tells_the_truth() {
@@ -520,27 +520,27 @@ fn attribute(path: &Path, name: &str) -> String {
 fn flag_over_variable_over_file() {
     limited(Duration::from_secs(60), || {
         let work = Work::new();
-        let torrent = torrents::single_file(&work, "a.bin", MIB, PIECE);
         let configuration = work.directory("home/config/magnetfs");
         fs::write(
             configuration.join("config.toml"),
             "umask = \"0077\"\nuid = 11\ngid = 12\n",
         )
         .expect("a file");
+        // Of the root: what lies in it is then closed to whoever runs this, unless that is root.
         let owner = |daemon: &Daemon| {
-            let metadata = fs::metadata(daemon.path("a.bin")).expect("a file in the mount");
+            let metadata = fs::metadata(daemon.mountpoint()).expect("the root of the mount");
             (metadata.uid(), metadata.gid(), metadata.permissions().mode() & 0o777)
         };
         let file = DaemonOptions::new(&work);
-        let daemon = file.clone().torrent(&torrent).start();
-        assert_eq!(owner(&daemon), (11, 12, 0o400), "from the file");
+        let daemon = file.start();
+        assert_eq!(owner(&daemon), (11, 12, 0o500), "from the file");
         daemon.stop();
         let variable = file.variable("MAGNETFS_UID", "21").variable("MAGNETFS_UMASK", "0027");
         let daemon = variable.start();
-        assert_eq!(owner(&daemon), (21, 12, 0o440), "variables go over the file");
+        assert_eq!(owner(&daemon), (21, 12, 0o550), "variables go over the file");
         daemon.stop();
         let daemon = variable.option("--uid", "31").start();
-        assert_eq!(owner(&daemon), (31, 12, 0o440), "the flag goes over the variable");
+        assert_eq!(owner(&daemon), (31, 12, 0o550), "the flag goes over the variable");
         daemon.stop();
 
         fs::write(configuration.join("config.toml"), "umsak = \"0077\"\n").expect("a file");

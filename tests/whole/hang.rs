@@ -69,9 +69,10 @@ fn reader_at(path: &Path, mebibytes: u64) -> Background {
     Background::spawn(command.arg(format!("skip={}", mebibytes * MIB)))
 }
 
-/// "A torrent with no peers, 200 readers blocked on it, and a healthy torrent beside it reads on without delay."
-/// "`ls`, `stat`, `find`, `du` answer at once." "SIGTERM of the daemon under all that leaves no mount and no process
-/// within 3 s."
+/// "A torrent without peers holds up nobody: not the readers of others, not `ls`, `stat`, `find` or `du`." With 200
+/// readers blocked on it, a healthy torrent beside it reads on without delay.
+///
+/// "SIGTERM of the daemon leaves no mount and no process within 3 s, whoever is blocked."
 #[test]
 fn two_hundred_blocked_readers_hold_up_nobody() {
     limited(Duration::from_secs(90), || {
@@ -225,7 +226,7 @@ fn the_exit_of_another_child_does_not_fail_a_read() {
     });
 }
 
-/// "Every read ends: bytes; or the progress deadline."
+/// "Every read ends: with bytes, or with an error once nothing has come for it in 60 s." Here in 2 s.
 #[test]
 fn a_read_without_progress_ends_at_its_deadline() {
     limited(Duration::from_secs(60), || {
@@ -245,7 +246,7 @@ fn a_read_without_progress_ends_at_its_deadline() {
     });
 }
 
-/// "After `kill -9` of the daemon the next start clears the dead mount", whoever still holds it open.
+/// "After `kill -9` of the daemon the next start clears the dead mount." Whoever still holds it open.
 #[test]
 fn the_next_start_clears_the_mount_of_a_crash() {
     limited(Duration::from_secs(60), || {

@@ -95,7 +95,7 @@ fn arrows() -> BTreeMap<String, BTreeSet<String>> {
     arrows
 }
 
-/// "Imports form a tree. No arrow goes up, none both ways."
+/// "Imports form a tree." No arrow goes up, none both ways.
 #[test]
 fn imports_form_a_tree() {
     let arrows = arrows();
@@ -154,13 +154,66 @@ fn outside_libraries_stop_at_their_door() {
     assert!(naming("src", "fuser").is_empty());
 }
 
-/// "`mount` knows the kernel; knows nothing of torrents, HTTP or clap."
+/// "The mount crate knows nothing of torrents, HTTP or the command line."
 #[test]
 fn the_mount_knows_nothing_of_torrents() {
     let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("mount/Cargo.toml")).expect("it");
     for library in ["librqbit", "reqwest", "axum", "clap", "magnetfs ="] {
         assert!(!manifest.contains(library), "mount depends on {library}");
     }
+}
+
+/// "Each line is kept by a test that quotes it."
+#[test]
+fn each_promise_of_the_readme_is_quoted_by_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).expect("the README");
+    let mut comments = String::new();
+    for directory in ["tests", "src", "mount"] {
+        let files = files_below(&root.join(directory));
+        for file in files
+            .iter()
+            .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        {
+            let text = fs::read_to_string(root.join(directory).join(file)).expect("a source file");
+            let lines = text.lines().filter_map(|line| line.trim_start().strip_prefix("//"));
+            lines.for_each(|line| comments.extend([line.trim_start_matches(['/', '!']).trim(), " "]));
+        }
+    }
+    for heading in ["## What it promises", "Invariants, each with its test:"] {
+        let section = readme
+            .split(heading)
+            .nth(1)
+            .unwrap_or_else(|| panic!("the README has no {heading:?}"));
+        let promises = bullets(section);
+        assert!(promises.len() > 3, "{heading}: {promises:?}");
+        for promise in promises {
+            assert!(
+                comments.contains(&format!("\"{promise}\"")),
+                "no test quotes this promise: {promise}"
+            );
+        }
+    }
+}
+
+/// The items of the first list of a text, each on one line.
+fn bullets(text: &str) -> Vec<String> {
+    let lines = text
+        .lines()
+        .skip_while(|line| !line.starts_with("- "))
+        .take_while(|line| !line.is_empty());
+    let mut items: Vec<String> = Vec::new();
+    for line in lines {
+        match line.strip_prefix("- ") {
+            Some(first) => items.push(first.trim().to_owned()),
+            None => items
+                .iter_mut()
+                .last()
+                .expect("a list begins with an item")
+                .extend([" ", line.trim()]),
+        }
+    }
+    items
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A library of 2,000 torrents: up at once, small in memory, and silent until a byte of it is read.
+//! "2,000 torrents are mounted within 5 s, in less than 300 MB of memory, and without a packet to anyone."
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -24,7 +24,7 @@ const PIECE: u64 = 256 * 1024;
 const BATCH: usize = 100;
 
 const MOUNTED_LIMIT: Duration = Duration::from_secs(5);
-const MEMORY_LIMIT_KIB: u64 = 300 * 1024;
+const MEMORY_LIMIT_KIB: u64 = 300_000_000 / 1024;
 
 /// Stands for trackers and peers: counts everyone who comes.
 struct Witness {

@@ -1,4 +1,4 @@
-//! As an ordinary user, who mounts through the setuid fusermount3: the mount, the reads, the kill and the end.
+//! "An ordinary user mounts like root does, through fusermount3." The mount, the reads, the kill and the end.
 //!
 //! Started by root, these tests become a user without rights inside a mount namespace of their own, where /dev/fuse is
 //! open to all as it is on any desktop; on some build machines it is not.

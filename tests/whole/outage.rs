@@ -30,7 +30,7 @@ fn bytes_here(daemon: &Daemon, torrent: &Torrent) -> u64 {
         .expect("the torrent is listed")
 }
 
-/// "Seeder dies in the middle of a read and returns after 20 s: the read is answered, not failed."
+/// "When the only seeder dies and returns after 20 s, a read that waits is answered, not failed."
 #[test]
 fn a_seeder_that_returns_after_20_s_is_met_at_once() {
     limited(Duration::from_secs(120), || {
@@ -146,8 +146,8 @@ fn corrupt(path: &Path, hide: bool) {
     }
 }
 
-/// "Data directory corrupted while the daemon is down: no wrong byte after the restart", when it had crashed: then
-/// nothing is trusted, however the file looks.
+/// "What is on the disk is compared with its hashes again after a crash, before anyone reads it." Nothing is trusted
+/// then, however the file looks.
 #[test]
 fn nothing_is_trusted_after_a_crash() {
     corrupted_while_down(true);
@@ -225,7 +225,7 @@ fn what_is_stored_outlives_the_daemon() {
     });
 }
 
-/// "`kill -9` … at any moment loses nothing that was acknowledged."
+/// "`kill -9` or a full disk at any moment loses nothing that was acknowledged." Here the former.
 #[test]
 fn what_add_has_acknowledged_outlives_a_crash() {
     limited(Duration::from_secs(90), || {
