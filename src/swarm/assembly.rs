@@ -105,8 +105,14 @@ impl Assembly {
             return;
         }
         let blocks = self.shape.block_count(piece) as usize;
-        let partial = Partial { bytes: Vec::new(), here: vec![false; blocks] };
-        self.pieces.write().entry(piece).or_insert_with(|| Arc::new(Mutex::new(partial)));
+        let partial = Partial {
+            bytes: Vec::new(),
+            here: vec![false; blocks],
+        };
+        self.pieces
+            .write()
+            .entry(piece)
+            .or_insert_with(|| Arc::new(Mutex::new(partial)));
     }
 
     /// Drops what is here of a piece, and what comes of it.
@@ -116,7 +122,9 @@ impl Assembly {
 
     /// Hashes and stores a piece whose blocks are all here, and says what came of it. It waits for its turn.
     pub(super) fn finish(self: &Arc<Self>, piece: u32, verdicts: mpsc::UnboundedSender<Verdict>) {
-        let Some(partial) = self.pieces.write().remove(&piece) else { return };
+        let Some(partial) = self.pieces.write().remove(&piece) else {
+            return;
+        };
         let assembly = self.clone();
         tokio::spawn(async move {
             // Never closed; and without a permit there would only be more at once.
@@ -134,9 +142,16 @@ impl Assembly {
     }
 
     fn judge(&self, piece: u32, bytes: Vec<u8>) -> Verdict {
-        let digests = bytes.chunks(BLOCK as usize).map(|block| self.hasher.hash_one(block)).collect();
+        let digests = bytes
+            .chunks(BLOCK as usize)
+            .map(|block| self.hasher.hash_one(block))
+            .collect();
         let finished = self.storage.finish(piece, bytes);
-        Verdict { piece, finished, digests }
+        Verdict {
+            piece,
+            finished,
+            digests,
+        }
     }
 
     fn partial(&self, piece: u32) -> Option<Arc<Mutex<Partial>>> {
@@ -151,12 +166,19 @@ impl Assembly {
 impl Sink for Assembly {
     fn wanted(&self, span: Span) -> bool {
         let Some(block) = self.block(span) else { return false };
-        self.partial(span.piece).is_some_and(|partial| !partial.lock().here[block.index as usize])
+        self.partial(span.piece)
+            .is_some_and(|partial| !partial.lock().here[block.index as usize])
     }
 
     fn block(&self, _from: PeerKey, piece: u32, begin: u32, data: Bytes) -> bool {
-        let span = Span { piece, begin, length: data.len() as u32 };
-        let (Some(block), Some(partial)) = (self.block(span), self.partial(piece)) else { return false };
+        let span = Span {
+            piece,
+            begin,
+            length: data.len() as u32,
+        };
+        let (Some(block), Some(partial)) = (self.block(span), self.partial(piece)) else {
+            return false;
+        };
         let mut partial = partial.lock();
         // The first copy stays: it is by its sender that the picker knows the block.
         if std::mem::replace(&mut partial.here[block.index as usize], true) {
@@ -184,7 +206,10 @@ pub(super) struct Supply {
 
 impl Supply {
     pub(super) fn new(storage: Arc<dyn Storage>) -> Supply {
-        Supply { storage, info: OnceLock::new() }
+        Supply {
+            storage,
+            info: OnceLock::new(),
+        }
     }
 
     fn info(&self) -> Option<&Bytes> {
@@ -205,7 +230,10 @@ impl Source for Supply {
 
     fn read_info(&self, begin: u32, length: u32) -> BoxFuture<'_, io::Result<Bytes>> {
         let (begin, end) = (begin as usize, begin as usize + length as usize);
-        let part = self.info().filter(|info| end <= info.len()).map(|info| info.slice(begin..end));
+        let part = self
+            .info()
+            .filter(|info| end <= info.len())
+            .map(|info| info.slice(begin..end));
         async move { part.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound)) }.boxed()
     }
 }

@@ -86,7 +86,10 @@ pub(super) struct Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Shared").field("connections", &self.connections).finish_non_exhaustive()
+        formatter
+            .debug_struct("Shared")
+            .field("connections", &self.connections)
+            .finish_non_exhaustive()
     }
 }
 
@@ -100,7 +103,11 @@ pub(super) enum Search {
 
 impl Shared {
     pub(super) fn handshake(&self, info_hash: InfoHash) -> Handshake {
-        Handshake { reserved: Reserved::ours(self.dht_port().is_some()), info_hash, peer_id: self.peer_id }
+        Handshake {
+            reserved: Reserved::ours(self.dht_port().is_some()),
+            info_hash,
+            peer_id: self.peer_id,
+        }
     }
 
     /// Our extension handshake, for a peer at `address`.
@@ -136,15 +143,33 @@ impl Shared {
         let trackers = self.trackers.as_ref().filter(|_| !tiers.is_empty())?;
         // A tracker wants a port; 9 is the one that discards.
         let port = self.listen_port().unwrap_or(9);
-        let options = AnnouncerOptions { info_hash, peer_id: self.peer_id, port, private, tiers: tiers.to_vec() };
-        Some(Announcer::start(trackers.clone(), options, totals.clone(), found.clone()))
+        let options = AnnouncerOptions {
+            info_hash,
+            peer_id: self.peer_id,
+            port,
+            private,
+            tiers: tiers.to_vec(),
+        };
+        Some(Announcer::start(
+            trackers.clone(),
+            options,
+            totals.clone(),
+            found.clone(),
+        ))
     }
 
     /// Looks for a torrent's peers in the DHT and on the local network, as far as these are on.
     pub(super) fn search(&self, info_hash: InfoHash, found: &mpsc::Sender<Found>) -> Vec<Search> {
         let port = self.listen_port();
-        let dht = self.dht.read().as_ref().map(|dht| Search::Dht(dht.search(info_hash, port, found.clone())));
-        let local = self.local.as_ref().map(|local| Search::Local(local.search(info_hash, port, found.clone())));
+        let dht = self
+            .dht
+            .read()
+            .as_ref()
+            .map(|dht| Search::Dht(dht.search(info_hash, port, found.clone())));
+        let local = self
+            .local
+            .as_ref()
+            .map(|local| Search::Local(local.search(info_hash, port, found.clone())));
         dht.into_iter().chain(local).collect()
     }
 }
@@ -166,7 +191,9 @@ impl Meter for Limit {
 
     fn burst(&self) -> Option<u32> {
         // A twentieth of a second, and at least a block: links then share the rate evenly.
-        self.0.rate().map(|rate| u32::try_from(rate.get() / 20).unwrap_or(u32::MAX).max(16 * 1024))
+        self.0
+            .rate()
+            .map(|rate| u32::try_from(rate.get() / 20).unwrap_or(u32::MAX).max(16 * 1024))
     }
 }
 
@@ -185,7 +212,10 @@ impl Engine {
     /// The listening address is taken; the folder for the state cannot be written.
     pub async fn start(options: EngineOptions) -> Result<Engine, EngineError> {
         let state = options.state_dir.clone();
-        std::fs::create_dir_all(&state).map_err(|source| EngineError::State { path: state.clone(), source })?;
+        std::fs::create_dir_all(&state).map_err(|source| EngineError::State {
+            path: state.clone(),
+            source,
+        })?;
         let connections = Connections::new(ConnectionLimits::default());
         let routes = Routes::default();
         let listener = match options.listen {
@@ -240,6 +270,12 @@ impl Engine {
     /// The port that peers connect to.
     pub fn listen_port(&self) -> Option<u16> {
         self.shared.listen_port()
+    }
+
+    /// Whether anything is on that could find peers of a torrent that has trackers, or has none.
+    pub fn can_find_peers(&self, has_trackers: bool) -> bool {
+        let (dht, local) = (self.shared.dht.read().is_some(), self.shared.local.is_some());
+        dht || local || (has_trackers && self.shared.trackers.is_some())
     }
 
     /// Connects a torrent: from now on its peers are looked for, and what is demanded is fetched.

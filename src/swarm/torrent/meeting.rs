@@ -54,7 +54,12 @@ impl Meeter {
     /// Answers a peer that connected to us.
     pub(super) fn greet(&self, guest: Incoming) {
         let ours = self.ours;
-        let Incoming { stream, from: address, preface: greeting, place } = guest;
+        let Incoming {
+            stream,
+            from: address,
+            preface: greeting,
+            place,
+        } = guest;
         let met = async move {
             let meet = async {
                 let (reader, writer) = peer::tcp(stream)?;

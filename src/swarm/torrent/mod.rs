@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 pub(super) use resolve::resolve;
 pub use status::Status;
 
-use super::engine::Shared;
 use super::assembly::Storage;
 use super::discovery::InfoHash;
+use super::engine::Shared;
 use super::shape::Shape;
 
 /// What a torrent enters the engine with.
@@ -76,7 +76,11 @@ enum Order {
     /// A read of these bytes was answered from what is here.
     Passed { reader: u64, bytes: Range<u64> },
     /// A read waits for these bytes.
-    Demand { reader: u64, demand: u64, bytes: Range<u64> },
+    Demand {
+        reader: u64,
+        demand: u64,
+        bytes: Range<u64>,
+    },
     /// It waits no more.
     Withdraw { reader: u64, demand: u64, answered: bool },
     /// Pieces that were here are not.
@@ -95,7 +99,13 @@ impl Torrent {
         let ended = CancellationToken::new();
         let owner = owner::Owner::new(shared, options, received, status.clone(), ended.clone());
         let owner = tokio::spawn(owner.run());
-        Torrent { orders, status, next: AtomicU64::new(0), ended, owner: parking_lot::Mutex::new(Some(owner)) }
+        Torrent {
+            orders,
+            status,
+            next: AtomicU64::new(0),
+            ended,
+            owner: parking_lot::Mutex::new(Some(owner)),
+        }
     }
 
     /// What it is doing; the same value for as long as the torrent is in the engine.
@@ -107,7 +117,11 @@ impl Torrent {
     pub fn reader(&self, file: Range<u64>) -> Reader {
         let reader = self.next.fetch_add(1, Ordering::Relaxed);
         self.order(Order::Open { reader, file });
-        Reader { orders: self.orders.clone(), reader, next: AtomicU64::new(0) }
+        Reader {
+            orders: self.orders.clone(),
+            reader,
+            next: AtomicU64::new(0),
+        }
     }
 
     /// Pieces that were here are not any more.
@@ -169,15 +183,27 @@ pub struct Reader {
 impl Reader {
     /// Notes that these bytes of the torrent were read and were here: it tells what comes next.
     pub fn passed(&self, bytes: Range<u64>) {
-        let _ = self.orders.send(Order::Passed { reader: self.reader, bytes });
+        let _ = self.orders.send(Order::Passed {
+            reader: self.reader,
+            bytes,
+        });
     }
 
     /// Asks for these bytes of the torrent before everything that nobody waits for, until the demand is dropped. That
     /// they arrived is told by the storage.
     pub fn demand(&self, bytes: Range<u64>) -> Demand {
         let demand = self.next.fetch_add(1, Ordering::Relaxed);
-        let _ = self.orders.send(Order::Demand { reader: self.reader, demand, bytes });
-        Demand { orders: self.orders.clone(), reader: self.reader, demand, answered: false }
+        let _ = self.orders.send(Order::Demand {
+            reader: self.reader,
+            demand,
+            bytes,
+        });
+        Demand {
+            orders: self.orders.clone(),
+            reader: self.reader,
+            demand,
+            answered: false,
+        }
     }
 }
 
@@ -206,6 +232,10 @@ impl Demand {
 impl Drop for Demand {
     fn drop(&mut self) {
         let (reader, demand, answered) = (self.reader, self.demand, self.answered);
-        let _ = self.orders.send(Order::Withdraw { reader, demand, answered });
+        let _ = self.orders.send(Order::Withdraw {
+            reader,
+            demand,
+            answered,
+        });
     }
 }

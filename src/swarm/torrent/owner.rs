@@ -15,12 +15,12 @@ use super::peers::{Peer, dialable};
 use super::readers::Readers;
 use super::status::Status;
 use super::{Order, TorrentOptions};
-use crate::swarm::engine::{Search, Shared};
 use crate::swarm::assembly::{Assembly, Finished, Supply, Verdict};
 use crate::swarm::choker::{Choker, slots_for};
+use crate::swarm::discovery::Found;
 use crate::swarm::discovery::book::{Book, Ended, Source};
 use crate::swarm::discovery::trackers::Announcer;
-use crate::swarm::discovery::Found;
+use crate::swarm::engine::{Search, Shared};
 use crate::swarm::listener::{Incoming, Route};
 use crate::swarm::peer::{
     self, Batch, Command, DEFAULT_REQUEST_LIMIT, Event, Gone, HandshakeError, Holdings, Link, Terms,
@@ -101,8 +101,18 @@ impl Owner {
         let ours = shared.handshake(options.info_hash);
         let (guests, guests_here) = mpsc::channel(GUESTS);
         let route = shared.routes.add(options.info_hash, guests);
-        let announcer = shared.announce(options.info_hash, options.private, &options.trackers, &status.totals, &found);
-        let searches = if options.private { Vec::new() } else { shared.search(options.info_hash, &found) };
+        let announcer = shared.announce(
+            options.info_hash,
+            options.private,
+            &options.trackers,
+            &status.totals,
+            &found,
+        );
+        let searches = if options.private {
+            Vec::new()
+        } else {
+            shared.search(options.info_hash, &found)
+        };
         let mut book = Book::new(options.private, PER_ADDRESS, seed);
         book.add(Instant::now(), options.peers.iter().copied(), Source::Given);
         Owner {
@@ -114,7 +124,11 @@ impl Owner {
             shape: watch::Sender::new(Some(shape)),
             events: mpsc::channel(EVENTS),
             verdicts: mpsc::unbounded_channel(),
-            meeter: Meeter { ours, meetings, ended: ended.clone() },
+            meeter: Meeter {
+                ours,
+                meetings,
+                ended: ended.clone(),
+            },
             meetings: meetings_here,
             guests: guests_here,
             _route: route,
@@ -190,7 +204,9 @@ impl Owner {
         let tick = tokio::time::Instant::from_std(self.last_tick.0 + TICK);
         let wakeups = [self.picker.next_wakeup(), self.readers.next_wakeup()];
         let soonest = wakeups.into_iter().flatten().min();
-        soonest.map_or(tick, |time| (self.clock + Duration::from_micros(time.micros())).min(tick))
+        soonest.map_or(tick, |time| {
+            (self.clock + Duration::from_micros(time.micros())).min(tick)
+        })
     }
 
     /// Lets the picker decide, and says what it decided.
@@ -239,7 +255,11 @@ impl Owner {
     }
 
     fn span(&self, block: crate::swarm::shape::Block) -> Span {
-        Span { piece: block.piece, begin: block.begin(), length: self.options.shape.block_size(block) }
+        Span {
+            piece: block.piece,
+            begin: block.begin(),
+            length: self.options.shape.block_size(block),
+        }
     }
 
     fn ordered(&mut self, order: Order) {
@@ -255,7 +275,11 @@ impl Owner {
                 self.readers.demand(now, reader, demand, bytes);
                 self.dial();
             }
-            Order::Withdraw { reader, demand, answered } => self.readers.withdraw(reader, demand, answered),
+            Order::Withdraw {
+                reader,
+                demand,
+                answered,
+            } => self.readers.withdraw(reader, demand, answered),
             Order::Lost(piece) => self.recheck(piece),
             Order::Peers(peers) => {
                 self.book.add(Instant::now(), peers, Source::Given);
@@ -278,7 +302,9 @@ impl Owner {
 
     fn heard(&mut self, batch: Batch) {
         for event in batch.events {
-            let Some(peer) = self.peers.get_mut(&batch.from) else { return };
+            let Some(peer) = self.peers.get_mut(&batch.from) else {
+                return;
+            };
             let key = batch.from;
             match event {
                 Event::Arrived { span, at, kept } => self.arrived(key, span, at, kept),
@@ -322,7 +348,9 @@ impl Owner {
     }
 
     fn arrived(&mut self, key: PeerKey, span: Span, at: tokio::time::Instant, kept: bool) {
-        let Some(block) = self.options.shape.block_at(span.piece, span.begin, span.length) else { return };
+        let Some(block) = self.options.shape.block_at(span.piece, span.begin, span.length) else {
+            return;
+        };
         let receipt = self.picker.received(self.time(at), key, block, kept);
         self.status.fetched.fetch_add(u64::from(span.length), Ordering::Relaxed);
         match receipt.arrival {
@@ -338,7 +366,11 @@ impl Owner {
     }
 
     fn judged(&mut self, verdict: Verdict) {
-        let Verdict { piece, finished, digests } = verdict;
+        let Verdict {
+            piece,
+            finished,
+            digests,
+        } = verdict;
         let (now, size) = (self.now(), u64::from(self.options.shape.piece_size(piece)));
         let blamed = match &finished {
             Finished::Stored | Finished::Held { .. } => self.picker.verified(now, piece, &digests),
@@ -355,11 +387,15 @@ impl Owner {
         match finished {
             Finished::Stored | Finished::Held { .. } => {
                 self.have.set(piece);
-                self.peers.values().for_each(|peer| peer.link.send([Command::Have(piece)]));
+                self.peers
+                    .values()
+                    .for_each(|peer| peer.link.send([Command::Have(piece)]));
                 if let Finished::Held { evicted } = finished {
                     evicted.into_iter().for_each(|piece| self.recheck(piece));
                 }
-                if self.have.is_full() && let Some(announcer) = &self.announcer {
+                if self.have.is_full()
+                    && let Some(announcer) = &self.announcer
+                {
                     announcer.completed();
                 }
             }
@@ -426,7 +462,11 @@ impl Owner {
             key,
             shape: self.shape.subscribe(),
             holdings: self.holdings(),
-            introduction: self.shared.introduction(address, peer::Source::info_length(&*self.supply), self.options.private),
+            introduction: self.shared.introduction(
+                address,
+                peer::Source::info_length(&*self.supply),
+                self.options.private,
+            ),
             dht_port: self.shared.dht_port(),
             sink: self.assembly.clone(),
             source: self.supply.clone(),
@@ -451,7 +491,11 @@ impl Owner {
     }
 
     fn gone(&mut self, key: PeerKey, gone: &Gone) {
-        let how = if gone.is_misconduct() { Ended::Misbehaved } else { Ended::Lost };
+        let how = if gone.is_misconduct() {
+            Ended::Misbehaved
+        } else {
+            Ended::Lost
+        };
         self.drop_peer(key, how);
         self.dial();
     }
@@ -475,8 +519,12 @@ impl Owner {
         let (before, fetched_before, uploaded_before) = self.last_tick;
         let seconds = (now - before).as_secs_f64().max(0.001);
         let rate = |now: u64, before: u64| (now.saturating_sub(before) as f64 / seconds) as u64;
-        self.status.download_rate.store(rate(fetched, fetched_before), Ordering::Relaxed);
-        self.status.upload_rate.store(rate(uploaded, uploaded_before), Ordering::Relaxed);
+        self.status
+            .download_rate
+            .store(rate(fetched, fetched_before), Ordering::Relaxed);
+        self.status
+            .upload_rate
+            .store(rate(uploaded, uploaded_before), Ordering::Relaxed);
         self.status.uploaded.store(uploaded, Ordering::Relaxed);
         self.last_tick = (now, fetched, uploaded);
         let counts = self.book.counts();
@@ -510,6 +558,10 @@ impl Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        info!(fetched = self.status.fetched(), wasted = self.status.wasted(), "left the swarm");
+        info!(
+            fetched = self.status.fetched(),
+            wasted = self.status.wasted(),
+            "left the swarm"
+        );
     }
 }

@@ -108,7 +108,16 @@ impl Peer {
         dropped.iter().for_each(|address| {
             self.told.remove(address);
         });
-        Some(PeerExchange { added: added.into_iter().map(|address| MetPeer { address, flags: REACHABLE }).collect(), dropped })
+        Some(PeerExchange {
+            added: added
+                .into_iter()
+                .map(|address| MetPeer {
+                    address,
+                    flags: REACHABLE,
+                })
+                .collect(),
+            dropped,
+        })
     }
 }
 

@@ -31,12 +31,22 @@ pub(super) struct Readers {
 
 impl Readers {
     pub(super) fn new(shape: Shape) -> Readers {
-        Readers { shape, open: HashMap::new(), waiting: 0, changed: false, round: Time::ZERO }
+        Readers {
+            shape,
+            open: HashMap::new(),
+            waiting: 0,
+            changed: false,
+            round: Time::ZERO,
+        }
     }
 
     /// A file is open; `file` are its bytes in the torrent.
     pub(super) fn open(&mut self, reader: u64, file: Range<u64>) {
-        let open = Open { reader: Reader::new(self.shape, file), waiting: HashMap::new(), changed: false };
+        let open = Open {
+            reader: Reader::new(self.shape, file),
+            waiting: HashMap::new(),
+            changed: false,
+        };
         self.open.insert(reader, open);
     }
 
@@ -73,7 +83,9 @@ impl Readers {
     /// It waits no more: answered, or given up.
     pub(super) fn withdraw(&mut self, reader: u64, demand: u64, answered: bool) {
         let Some(open) = self.open.get_mut(&reader) else { return };
-        let Some(key) = open.waiting.remove(&demand) else { return };
+        let Some(key) = open.waiting.remove(&demand) else {
+            return;
+        };
         self.waiting -= 1;
         if let Some(key) = key {
             open.reader.end(key, answered);

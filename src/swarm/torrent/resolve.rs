@@ -73,7 +73,11 @@ pub(in crate::swarm) async fn resolve(
     let (found, mut found_here) = mpsc::channel(16);
     let (meetings, mut meetings_here) = mpsc::channel::<Meeting>(PEERS);
     let (events, mut events_here) = mpsc::channel::<Batch>(PEERS);
-    let meeter = Meeter { ours: shared.handshake(info_hash), meetings, ended };
+    let meeter = Meeter {
+        ours: shared.handshake(info_hash),
+        meetings,
+        ended,
+    };
     let totals = Arc::default();
     let _announcer = shared.announce(info_hash, false, trackers, &totals, &found);
     let _searches = shared.search(info_hash, &found);

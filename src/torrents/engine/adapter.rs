@@ -43,6 +43,9 @@ pub enum EngineError {
     /// The torrent's pieces are out of bounds.
     #[error(transparent)]
     Shape(#[from] ShapeError),
+    /// A magnet with no peer, no tracker, and everything off that could find one.
+    #[error("nothing can find a peer for it: name one with --peer, or switch on --dht, --lsd or --trackers")]
+    NoSources,
 }
 
 /// How many peers a torrent has.
@@ -78,7 +81,9 @@ impl Engine {
             download_limit: options.download_limit.map(Into::into),
             state_dir: options.state_dir,
         };
-        Ok(Engine { swarm: swarm::Engine::start(options).await? })
+        Ok(Engine {
+            swarm: swarm::Engine::start(options).await?,
+        })
     }
 
     /// The port that peers connect to.
@@ -88,12 +93,18 @@ impl Engine {
 
     /// Fetches the metainfo of a magnet, as bytes of a .torrent around an info dictionary whose hash was compared. It
     /// takes as long as it takes; dropping the future gives up.
-    pub async fn resolve(&self, magnet: &Magnet, extra_peers: &[SocketAddr]) -> Vec<u8> {
+    ///
+    /// # Errors
+    /// [`EngineError::NoSources`]. That nobody answers is no error.
+    pub async fn resolve(&self, magnet: &Magnet, extra_peers: &[SocketAddr]) -> Result<Vec<u8>, EngineError> {
         let peers: Vec<SocketAddr> = magnet.peers.iter().chain(extra_peers).copied().collect();
+        if peers.is_empty() && !self.swarm.can_find_peers(!magnet.trackers.is_empty()) {
+            return Err(EngineError::NoSources);
+        }
         // A magnet link knows no tiers (BEP 9): each tracker is one.
         let tiers: Vec<Vec<String>> = magnet.trackers.iter().map(|tracker| vec![tracker.clone()]).collect();
         let info = self.swarm.resolve(magnet.info_hash.0, &peers, &tiers).await;
-        [b"d4:info", &*info, b"e"].concat()
+        Ok([b"d4:info", &*info, b"e"].concat())
     }
 
     /// Connects a torrent: from now on its peers are looked for, and what is demanded (all of it, if `whole`) is
@@ -138,14 +149,24 @@ impl Swarm {
     /// An open file, by its index in the torrent.
     pub fn reader(&self, file: usize) -> Reader {
         let metainfo = self.store.metainfo();
-        let bytes = metainfo.files.get(file).map_or(0..0, |file| file.offset..file.offset + file.length);
-        Reader { start: bytes.start, reader: self.torrent.reader(bytes) }
+        let bytes = metainfo
+            .files
+            .get(file)
+            .map_or(0..0, |file| file.offset..file.offset + file.length);
+        Reader {
+            start: bytes.start,
+            reader: self.torrent.reader(bytes),
+        }
     }
 
     /// How many peers there are.
     pub fn peers(&self) -> PeerCounts {
         let status = self.torrent.status();
-        PeerCounts { live: status.connected(), connecting: status.dialing(), known: status.known() }
+        PeerCounts {
+            live: status.connected(),
+            connecting: status.dialing(),
+            known: status.known(),
+        }
     }
 
     /// Reads that wait.
@@ -155,7 +176,10 @@ impl Swarm {
 
     /// Bytes a second, received and sent.
     pub fn rates(&self) -> (u64, u64) {
-        (self.torrent.status().download_rate(), self.torrent.status().upload_rate())
+        (
+            self.torrent.status().download_rate(),
+            self.torrent.status().upload_rate(),
+        )
     }
 
     /// Bytes of blocks received since it entered.

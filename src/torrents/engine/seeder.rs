@@ -63,7 +63,10 @@ impl Seeder {
     /// # Errors
     /// The file cannot be read, or no port is free.
     pub async fn start(path: &Path, piece_length: u32, bytes_per_second: NonZeroU32) -> anyhow::Result<Seeder> {
-        let name = path.file_name().and_then(|name| name.to_str()).context("the file's name is not UTF-8")?;
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .context("the file's name is not UTF-8")?;
         let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         let total = file.metadata()?.len();
         let shape = Shape::new(piece_length, total)?;
@@ -97,7 +100,13 @@ impl Seeder {
             trackers: Vec::new(),
             whole: false,
         });
-        Ok(Seeder { engine, torrent, address: (Ipv4Addr::LOCALHOST, port).into(), metainfo, _state: state })
+        Ok(Seeder {
+            engine,
+            torrent,
+            address: (Ipv4Addr::LOCALHOST, port).into(),
+            metainfo,
+            _state: state,
+        })
     }
 
     /// Where it listens.
@@ -133,6 +142,10 @@ fn info(file: &File, name: &str, shape: Shape) -> io::Result<Vec<u8>> {
         hashes.extend_from_slice(&Sha1::digest(&bytes));
     }
     let (total, length) = (shape.total(), shape.piece_length());
-    let head = format!("d6:lengthi{total}e4:name{}:{name}12:piece lengthi{length}e6:pieces{}:", name.len(), hashes.len());
+    let head = format!(
+        "d6:lengthi{total}e4:name{}:{name}12:piece lengthi{length}e6:pieces{}:",
+        name.len(),
+        hashes.len()
+    );
     Ok([head.as_bytes(), &hashes, b"e"].concat())
 }

@@ -31,7 +31,10 @@ impl Storage for StoreStorage {
     }
 
     fn read(&self, piece: u32, begin: u32, length: u32) -> io::Result<Bytes> {
-        self.0.read_piece(piece, begin, length).map(Bytes::from).map_err(io::Error::other)
+        self.0
+            .read_piece(piece, begin, length)
+            .map(Bytes::from)
+            .map_err(io::Error::other)
     }
 
     fn info(&self) -> io::Result<Bytes> {

@@ -467,10 +467,7 @@ async fn a_swarm_fetches_all_of_a_torrent_that_is_wanted_whole() {
     let bench = engine().await;
     let place = Place::new(&made);
     let store = place.open(&made);
-    let swarm = bench
-        .engine
-        .enter(store.clone(), &[seeder.address], &[], true)
-        .unwrap();
+    let swarm = bench.engine.enter(store.clone(), &[seeder.address], &[], true).unwrap();
     timeout(LIMIT, store.wait_for(0..made.metainfo.piece_count))
         .await
         .unwrap();
@@ -491,7 +488,12 @@ async fn a_magnet_is_resolved_also_by_a_peer_that_comes_later() {
     };
     let resolved = timeout(LIMIT, bench.engine.resolve(&magnet, &[seeder.address]))
         .await
+        .unwrap()
         .unwrap();
+    assert!(matches!(
+        bench.engine.resolve(&magnet, &[]).await,
+        Err(EngineError::NoSources)
+    ));
     assert_eq!(
         crate::torrents::Metainfo::parse(&resolved).unwrap().files,
         made.metainfo.files
@@ -507,7 +509,7 @@ async fn a_magnet_is_resolved_also_by_a_peer_that_comes_later() {
     until("one attempt failed", || attempts.fetch_add(1, Ordering::Relaxed) > 20).await;
     assert!(!resolving.is_finished());
     let _seeder = Seeder::start(&made, port).await;
-    timeout(LIMIT, resolving).await.unwrap().unwrap();
+    timeout(LIMIT, resolving).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

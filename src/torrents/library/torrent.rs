@@ -243,12 +243,12 @@ impl Torrent {
     }
 
     fn state(&self) -> State {
-        if self.is_halted() == Halt::Paused {
+        if self.fault.lock().is_some() {
+            State::Error
+        } else if self.is_halted() == Halt::Paused {
             State::Paused
         } else if self.contents().is_none() {
             State::Resolving
-        } else if self.fault.lock().is_some() {
-            State::Error
         } else if self.checking.load(Ordering::Relaxed) {
             State::Checking
         } else if self.is_complete() {

@@ -21,6 +21,8 @@ const IDLE_ROUND: Duration = Duration::from_secs(10);
 /// The pause after a failed attempt; it doubles up to the second figure.
 const RETRY_FIRST: Duration = Duration::from_secs(2);
 const RETRY_LONGEST: Duration = Duration::from_secs(300);
+/// How long a magnet is resolved before the next one that waits has its turn.
+const RESOLVE_TURN: Duration = Duration::from_secs(60);
 /// How often a whole download looks whether the engine has given up on it.
 const FAULT_ROUND: Duration = Duration::from_secs(5);
 
@@ -153,9 +155,10 @@ async fn resolve(library: &Arc<Library>, torrent: &Arc<Torrent>) {
             return;
         }
         let attempt = tokio::select! {
-            attempt = resolve_once(library, torrent) => attempt,
+            attempt = resolve_in_turn(library, torrent) => attempt,
             () = torrent.nudge.notified() => {
                 pause = RETRY_FIRST;
+                torrent.set_fault(None);
                 continue;
             }
             _ = halt.wait_for(|halt| *halt == Halt::Paused) => continue,
@@ -177,7 +180,20 @@ async fn resolve(library: &Arc<Library>, torrent: &Arc<Torrent>) {
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY_LONGEST),
-            () = torrent.nudge.notified() => pause = RETRY_FIRST,
+            () = torrent.nudge.notified() => {
+                pause = RETRY_FIRST;
+                torrent.set_fault(None);
+            }
+        }
+    }
+}
+
+/// One attempt after another, none of which keeps others waiting for long.
+async fn resolve_in_turn(library: &Arc<Library>, torrent: &Arc<Torrent>) -> anyhow::Result<()> {
+    loop {
+        let _turn = library.resolving.acquire().await?;
+        if let Ok(attempt) = tokio::time::timeout(RESOLVE_TURN, resolve_once(library, torrent)).await {
+            return attempt;
         }
     }
 }
@@ -188,7 +204,7 @@ async fn resolve_once(library: &Arc<Library>, torrent: &Arc<Torrent>) -> anyhow:
         Some(link) => Magnet::parse(link)?,
         None => Magnet::of(torrent.info_hash),
     };
-    let bytes = library.engine.resolve(&magnet, &options.peers).await;
+    let bytes = library.engine.resolve(&magnet, &options.peers).await?;
     let metainfo = Metainfo::parse(&bytes)?;
     if metainfo.info_hash != torrent.info_hash {
         let (found, expected) = (metainfo.info_hash, torrent.info_hash);

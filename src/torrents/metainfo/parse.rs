@@ -236,7 +236,6 @@ pub(in crate::torrents) fn info_of(bytes: &[u8]) -> Result<&[u8], MetainfoError>
         .map_err(|error| MetainfoError::Engine(error.to_string()))
 }
 
-
 /// The engine's own reading, last, because it trusts numbers that were checked only here. It gives the info hash.
 fn agree_with_engine(bytes: &[u8], total: u64) -> Result<InfoHash, MetainfoError> {
     let torrent = librqbit_core::torrent_metainfo::torrent_from_bytes(bytes)

@@ -18,7 +18,10 @@ pub(super) struct Held {
 
 impl Held {
     pub(super) fn new(pieces: u32) -> Held {
-        Held { bits: Bits::new(pieces), pieces: Mutex::default() }
+        Held {
+            bits: Bits::new(pieces),
+            pieces: Mutex::default(),
+        }
     }
 
     /// Whether the piece is held.
@@ -31,7 +34,11 @@ impl Held {
         if !self.has(piece) {
             return None;
         }
-        self.pieces.lock().iter().find(|(held, _)| *held == piece).map(|(_, bytes)| bytes.clone())
+        self.pieces
+            .lock()
+            .iter()
+            .find(|(held, _)| *held == piece)
+            .map(|(_, bytes)| bytes.clone())
     }
 
     /// Holds a piece; gives those that had to make way.

@@ -68,7 +68,9 @@ impl Store {
             let place = &mut buf[(part.start - start) as usize..(part.end - start) as usize];
             match self.held.get(piece) {
                 Some(bytes) => {
-                    place.copy_from_slice(&bytes[(part.start - whole.start) as usize..(part.end - whole.start) as usize]);
+                    place.copy_from_slice(
+                        &bytes[(part.start - whole.start) as usize..(part.end - whole.start) as usize],
+                    );
                 }
                 None => self.read_stored(file, place, part.start - wanted.offset)?,
             }
