@@ -324,7 +324,9 @@ async fn after_a_clean_stop_nothing_is_fetched_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_corrupt_seeder_beside_a_good_one_never_gets_a_byte_through() {
     let made = film("liar", 8);
-    let (good, bad) = (Seeder::start(&made, 0).await, Seeder::start(&made, 0).await);
+    // The good one is slow, so that much is asked of the other.
+    let good = Seeder::limited(&made, 0, Some(2 << 20)).await;
+    let bad = Seeder::start(&made, 0).await;
     bad.lies.store(true, Ordering::Relaxed);
     let bench = engine().await;
     let place = Place::new(&made);
