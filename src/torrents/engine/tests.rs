@@ -335,7 +335,7 @@ async fn a_corrupt_seeder_beside_a_good_one_never_gets_a_byte_through() {
     assert_file(&made, &store, 0, &swarm).await;
     let sent = bad.session.stats_snapshot().counters.uploaded_bytes;
     assert!(
-        sent >= 256 << 10 && swarm.fetched() > store.total_here(),
+        sent > 0 && swarm.fetched() > store.total_here(),
         "the bad one was never asked"
     );
     swarm.leave().await;
