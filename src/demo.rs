@@ -230,6 +230,7 @@ impl Daemon {
             "off",
         ]);
         command.arg("--data-dir").arg(&data).arg("--socket").arg(&socket);
+        command.args(["--log-level", "warn"]);
         echo(&command);
         // A group of its own: Ctrl-C on the terminal is for the demo, which then stops the mount in order.
         command
