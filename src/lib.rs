@@ -8,5 +8,6 @@ pub mod demo;
 pub mod doctor;
 pub mod logging;
 pub mod progress;
+pub mod swarm;
 pub mod text;
 pub mod torrents;

@@ -48,9 +48,9 @@ impl<A: Activate> OpenFile<A> {
         }
     }
 
-    fn reached(&self, offset: u64) {
+    fn passed(&self, offset: u64, length: u64) {
         if let Some((_, reader)) = &*self.reader.lock() {
-            reader.reached(offset);
+            reader.passed(offset, length);
         }
     }
 
@@ -81,14 +81,14 @@ impl<A: Activate> OpenFile<A> {
             }
             let reader = self.reader_in(&swarm);
             while let Some(piece) = self.store.first_missing(self.file, offset, length) {
-                let _demand = reader.demand(self.store.offset_in_file(self.file, piece).max(offset));
+                let demand = reader.demand(offset, length);
                 let waited = tokio::select! {
                     biased;
                     waited = self.store.changes(|| self.look(piece, since)) => waited,
                     () = swarm.left() => Waited::Left,
                 };
                 match waited {
-                    Waited::Here => {}
+                    Waited::Here => demand.answered(),
                     Waited::Left => break,
                     Waited::Failed(error) => return Err(error),
                 }
@@ -113,7 +113,7 @@ impl<A: Activate> OpenFile<A> {
 impl<A: Activate> Content for OpenFile<A> {
     fn read_now(&self, buf: &mut [u8], offset: u64) -> Option<io::Result<()>> {
         let read = self.store.read_now(self.file, buf, offset)?;
-        self.reached(offset + buf.len() as u64);
+        self.passed(offset, buf.len() as u64);
         Some(read)
     }
 
@@ -130,7 +130,7 @@ impl<A: Activate> Content for OpenFile<A> {
                 .map_err(|error| ReadError::Disk(Arc::new(io::Error::other(error))))?;
             match read {
                 Ok(buf) => {
-                    self.reached(offset + length as u64);
+                    self.passed(offset, length as u64);
                     return Ok(buf);
                 }
                 // It did not match its hash and has to be fetched again.

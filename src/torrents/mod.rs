@@ -12,7 +12,7 @@ mod source;
 mod store;
 
 pub use content::{Activate, OpenFile};
-pub use engine::{Demand, Engine, EngineError, EngineOptions, PeerCounts, Reader, Seeder, Swarm};
+pub use engine::{Engine, EngineError, EngineOptions, PeerCounts, Reader, Seeder, Swarm};
 pub use info_hash::{InfoHash, NotAnInfoHash};
 pub use library::{AddOptions, Added, Entrance, Library, LibraryError, LibraryFile, LibraryOptions};
 pub use metainfo::{File, METAINFO_LIMIT, Metainfo, MetainfoError, NameProblem};

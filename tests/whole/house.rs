@@ -134,7 +134,7 @@ fn naming(directory: &str, name: &str) -> Vec<PathBuf> {
     found.map(|(path, _)| path).collect()
 }
 
-/// "Kernel types stop in `fuse.rs`, clap in `cli`, librqbit's session in the engine."
+/// "Kernel types stop in `fuse.rs`, clap in `cli`; librqbit's session is a peer in the tests and nothing else."
 #[test]
 fn outside_libraries_stop_at_their_door() {
     let kept_in = |directory: &str, name: &str, door: &str| {
@@ -150,7 +150,14 @@ fn outside_libraries_stop_at_their_door() {
     };
     kept_in("mount/src", "fuser", "fuse.rs");
     kept_in("src", "clap", "cli");
-    kept_in("src", "librqbit", "torrents/engine");
+    let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).expect("it");
+    let (before, after) = manifest.split_once("[dev-dependencies]").expect("there are some");
+    let session = "librqbit.workspace = true";
+    assert!(!before.contains(session), "the program depends on librqbit's session");
+    assert!(
+        after.contains(session),
+        "librqbit's session is no longer met in the tests"
+    );
     assert!(naming("src", "fuser").is_empty());
 }
 

@@ -1,76 +1,111 @@
-//! A second BitTorrent client, on loopback, that offers one file or folder: what `magnetfs demo` downloads from.
-//!
-//! It is a client of its own: it shares nothing with the library but the process.
+//! A second BitTorrent client, on loopback, that offers one file: what `magnetfs demo` downloads from.
 
+use std::fs::File;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use librqbit::limits::LimitsConfig;
-use librqbit::{CreateTorrentOptions, ListenerMode, ListenerOptions, Session, SessionOptions};
+use bytes::Bytes;
+use sha1::{Digest, Sha1};
+use tempfile::TempDir;
 
-/// A running seeder. Dropping it without [`Seeder::stop`] leaves its tasks to the end of the runtime.
-#[expect(missing_debug_implementations, reason = "the session inside has none")]
+use super::adapter::{Engine, EngineOptions};
+use crate::swarm::shape::Shape;
+use crate::swarm::torrent::{Torrent, TorrentOptions};
+use crate::swarm::{Finished, Storage};
+
+/// A running seeder. Dropping it hangs up.
+#[derive(Debug)]
 pub struct Seeder {
-    session: Arc<Session>,
+    engine: Engine,
+    torrent: Torrent,
     address: SocketAddr,
     metainfo: Vec<u8>,
-    torrent: Arc<librqbit::ManagedTorrent>,
+    _state: TempDir,
+}
+
+/// One file, all of which is there.
+struct WholeFile {
+    file: File,
+    shape: Shape,
+    info: Bytes,
+}
+
+impl Storage for WholeFile {
+    fn has(&self, _: u32) -> bool {
+        true
+    }
+
+    fn finish(&self, _: u32, _: Vec<u8>) -> Finished {
+        Finished::Failed
+    }
+
+    fn read(&self, piece: u32, begin: u32, length: u32) -> io::Result<Bytes> {
+        let mut bytes = vec![0; length as usize];
+        let offset = u64::from(piece) * u64::from(self.shape.piece_length()) + u64::from(begin);
+        self.file.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes.into())
+    }
+
+    fn info(&self) -> io::Result<Bytes> {
+        Ok(self.info.clone())
+    }
 }
 
 impl Seeder {
-    /// Hashes `path` and offers it on a free loopback port, with at most `bytes_per_second` sent to all peers together.
+    /// Hashes the file at `path` and offers it on a free loopback port, with at most `bytes_per_second` sent to all peers
+    /// together.
     ///
     /// # Errors
-    /// The path cannot be read, or no port is free.
+    /// The file cannot be read, or no port is free.
     pub async fn start(path: &Path, piece_length: u32, bytes_per_second: NonZeroU32) -> anyhow::Result<Seeder> {
-        let parent = path.parent().context("a path without a folder cannot be seeded")?;
-        let session = Session::new_with_opts(
-            parent.to_owned(),
-            SessionOptions {
-                dht: None,
-                disable_trackers: true,
-                fastresume: false,
-                persistence: None,
-                listen: Some(ListenerOptions {
-                    mode: ListenerMode::TcpOnly,
-                    listen_addr: (Ipv4Addr::LOCALHOST, 0).into(),
-                    enable_upnp_port_forwarding: false,
-                    ipv4_only: true,
-                    ..ListenerOptions::default()
-                }),
-                ratelimits: LimitsConfig {
-                    upload_bps: Some(bytes_per_second),
-                    download_bps: None,
-                },
-                disable_local_service_discovery: true,
-                ipv4_only: true,
-                ..SessionOptions::default()
-            },
-        )
-        .await
-        .context("the demo's seeder does not start")?;
-        let options = CreateTorrentOptions {
-            name: None,
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .context("the file's name is not UTF-8")?;
+        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let total = file.metadata()?.len();
+        let shape = Shape::new(piece_length, total)?;
+        let (info, file) = tokio::task::spawn_blocking({
+            let name = name.to_owned();
+            move || info(&file, &name, shape).map(|info| (info, file))
+        })
+        .await?
+        .with_context(|| format!("cannot read {}", path.display()))?;
+        let state = tempfile::tempdir().context("no temporary folder")?;
+        let engine = Engine::start(EngineOptions {
+            listen: Some((Ipv4Addr::LOCALHOST, 0).into()),
+            dht: false,
+            lsd: false,
+            upnp: false,
+            trackers: false,
+            upload_limit: Some(bytes_per_second),
+            download_limit: None,
+            state_dir: state.path().to_owned(),
+        })
+        .await?;
+        let port = engine.listen_port().context("the seeder has no port")?;
+        let metainfo = [b"d4:info", &*info, b"e"].concat();
+        let info = Bytes::from(info);
+        let torrent = engine.swarm.enter(TorrentOptions {
+            info_hash: Sha1::digest(&info).into(),
+            shape,
+            storage: Arc::new(WholeFile { file, shape, info }),
+            private: true,
+            peers: Vec::new(),
             trackers: Vec::new(),
-            piece_length: Some(piece_length),
-        };
-        let (created, torrent) = session
-            .create_and_serve_torrent(path, options)
-            .await
-            .map_err(|error| anyhow::anyhow!("{} cannot be seeded: {error:#}", path.display()))?;
-        torrent
-            .wait_until_completed()
-            .await
-            .context("the seeder does not find its own file")?;
-        let address = session.listen_addr().context("the seeder has no port")?;
+            whole: false,
+        });
         Ok(Seeder {
-            address: (Ipv4Addr::LOCALHOST, address.port()).into(),
-            metainfo: created.as_bytes()?.to_vec(),
-            session,
+            engine,
             torrent,
+            address: (Ipv4Addr::LOCALHOST, port).into(),
+            metainfo,
+            _state: state,
         })
     }
 
@@ -84,13 +119,33 @@ impl Seeder {
         &self.metainfo
     }
 
-    /// Bytes of blocks sent so far.
+    /// Bytes of blocks sent so far; at most a second old.
     pub fn uploaded(&self) -> u64 {
-        self.torrent.stats().uploaded_bytes
+        self.torrent.status().uploaded()
     }
 
-    /// Ends it; about a second.
+    /// Hangs up on everyone.
     pub async fn stop(self) {
-        self.session.stop().await;
+        self.torrent.leave().await;
+        self.engine.stop().await;
     }
+}
+
+/// The info dictionary of a torrent of one file; BEP 3.
+fn info(file: &File, name: &str, shape: Shape) -> io::Result<Vec<u8>> {
+    let mut hashes = Vec::with_capacity(shape.piece_count() as usize * 20);
+    let mut offset = 0;
+    for piece in 0..shape.piece_count() {
+        let mut bytes = vec![0; shape.piece_size(piece) as usize];
+        file.read_exact_at(&mut bytes, offset)?;
+        offset += bytes.len() as u64;
+        hashes.extend_from_slice(&Sha1::digest(&bytes));
+    }
+    let (total, length) = (shape.total(), shape.piece_length());
+    let head = format!(
+        "d6:lengthi{total}e4:name{}:{name}12:piece lengthi{length}e6:pieces{}:",
+        name.len(),
+        hashes.len()
+    );
+    Ok([head.as_bytes(), &hashes, b"e"].concat())
 }

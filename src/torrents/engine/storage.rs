@@ -1,84 +1,45 @@
-//! The store, as librqbit wants to see it.
+//! A store as the engine sees it: whole pieces in, parts of pieces out.
 
-use std::any::TypeId;
-use std::path::Path;
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use librqbit::storage::filesystem::FilesystemStorageFactory;
-use librqbit::storage::{BoxStorageFactory, StorageFactory, StorageFactoryExt, TorrentStorage};
-use librqbit::{ManagedTorrentShared, TorrentMetadata};
-use librqbit_core::lengths::ValidPieceIndex;
+use bytes::Bytes;
+use tracing::error;
 
-use crate::torrents::store::Store;
+use crate::swarm::{Finished, Storage};
+use crate::torrents::metainfo;
+use crate::torrents::store::{Store, StoreError};
 
-#[derive(Clone)]
-pub(super) struct StoreFactory(pub(super) Arc<Store>);
+/// A torrent's store.
+pub(super) struct StoreStorage(pub(super) Arc<Store>);
 
-impl StorageFactory for StoreFactory {
-    type Storage = Storage;
-
-    fn create(&self, _: &ManagedTorrentShared, _: &TorrentMetadata) -> anyhow::Result<Storage> {
-        Ok(Storage {
-            store: self.0.clone(),
-            taken: AtomicBool::new(false),
-        })
+impl Storage for StoreStorage {
+    fn has(&self, piece: u32) -> bool {
+        self.0.has(piece)
     }
 
-    /// librqbit keeps resume data only for what it takes for its own storage of files.
-    fn is_type_id(&self, type_id: TypeId) -> bool {
-        type_id == TypeId::of::<FilesystemStorageFactory>()
+    fn finish(&self, piece: u32, bytes: Vec<u8>) -> Finished {
+        match self.0.finish(piece, bytes) {
+            Ok(finished) => finished,
+            // The daemon is stopping, or the torrent left.
+            Err(StoreError::Closed) => Finished::Failed,
+            Err(error) => {
+                error!(torrent = self.0.metainfo().name, piece, %error, "a piece could not be stored");
+                Finished::Failed
+            }
+        }
     }
 
-    fn clone_box(&self) -> BoxStorageFactory {
-        self.clone().boxed()
-    }
-}
-
-pub(super) struct Storage {
-    store: Arc<Store>,
-    /// Another took its place: a straggler of a torrent that was paused must not write between those of its successor.
-    taken: AtomicBool,
-}
-
-impl TorrentStorage for Storage {
-    fn init(&mut self, _: &ManagedTorrentShared, _: &TorrentMetadata) -> anyhow::Result<()> {
-        Ok(())
+    fn read(&self, piece: u32, begin: u32, length: u32) -> io::Result<Bytes> {
+        self.0
+            .read_piece(piece, begin, length)
+            .map(Bytes::from)
+            .map_err(io::Error::other)
     }
 
-    fn pread_exact(&self, file: usize, offset: u64, buf: &mut [u8]) -> anyhow::Result<()> {
-        Ok(self.store.read_raw(file, buf, offset)?)
-    }
-
-    fn pwrite_all(&self, file: usize, offset: u64, buf: &[u8]) -> anyhow::Result<()> {
-        anyhow::ensure!(!self.taken.load(Ordering::Acquire), "the torrent was paused meanwhile");
-        Ok(self.store.write(file, offset, buf)?)
-    }
-
-    /// Files are the library's to delete, by [`super::Swarm`] nothing ever is.
-    fn remove_file(&self, _: usize, _: &Path) -> anyhow::Result<()> {
-        Ok(())
-    }
-
-    fn remove_directory_if_empty(&self, _: &Path) -> anyhow::Result<()> {
-        Ok(())
-    }
-
-    /// The store does so when it first writes a file.
-    fn ensure_file_length(&self, _: usize, _: u64) -> anyhow::Result<()> {
-        Ok(())
-    }
-
-    fn take(&self) -> anyhow::Result<Box<dyn TorrentStorage>> {
-        self.taken.store(true, Ordering::Release);
-        Ok(Box::new(Storage {
-            store: self.store.clone(),
-            taken: AtomicBool::new(false),
-        }))
-    }
-
-    fn on_piece_completed(&self, piece: ValidPieceIndex) -> anyhow::Result<()> {
-        self.store.piece_completed(piece.get());
-        Ok(())
+    fn info(&self) -> io::Result<Bytes> {
+        let bytes = std::fs::read(self.0.metainfo_path())?;
+        let info = metainfo::info_of(&bytes).map_err(io::Error::other)?;
+        Ok(Bytes::copy_from_slice(info))
     }
 }

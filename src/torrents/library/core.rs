@@ -29,6 +29,8 @@ use crate::torrents::store::{Disk, FreeSpace, Store, StoreError};
 
 /// Torrents in the engine at once. Each costs sockets and memory; the others are parked.
 const PLACES: usize = 64;
+/// Magnets that are being resolved at once; the others have their turn.
+const RESOLVING: usize = 64;
 /// Torrents in the library. Each costs about 10 KiB of memory.
 const TORRENTS_LIMIT: usize = 50_000;
 /// Peers remembered from the command line and from magnets, for one torrent.
@@ -45,6 +47,7 @@ pub struct Library {
     pub(super) engine: Engine,
     pub(super) disk: Arc<Disk>,
     pub(super) places: Arc<Semaphore>,
+    pub(super) resolving: Semaphore,
     pub(super) stopping: CancellationToken,
     pub(super) tasks: TaskTracker,
     torrents: RwLock<Index>,
@@ -94,6 +97,7 @@ impl Library {
             engine,
             disk,
             places: Arc::new(Semaphore::new(PLACES)),
+            resolving: Semaphore::new(RESOLVING),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             torrents: RwLock::default(),

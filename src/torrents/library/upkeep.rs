@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use magnetfs_mount::ReadError;
 use tokio::sync::OwnedSemaphorePermit;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::core::{Library, blocking};
 use super::torrent::{Contents, Halt, Place, Torrent};
@@ -21,6 +21,8 @@ const IDLE_ROUND: Duration = Duration::from_secs(10);
 /// The pause after a failed attempt; it doubles up to the second figure.
 const RETRY_FIRST: Duration = Duration::from_secs(2);
 const RETRY_LONGEST: Duration = Duration::from_secs(300);
+/// How long a magnet is resolved before the next one that waits has its turn.
+const RESOLVE_TURN: Duration = Duration::from_secs(60);
 /// How often a whole download looks whether the engine has given up on it.
 const FAULT_ROUND: Duration = Duration::from_secs(5);
 
@@ -40,12 +42,7 @@ impl Library {
             return Err(error);
         }
         if let Some(present) = place.take() {
-            let Some(fault) = present.swarm.error() else {
-                return Ok(place.insert(present).swarm.clone());
-            };
-            debug!(torrent = torrent.name(), fault, "enters the engine anew");
-            torrent.set_swarm(None);
-            present.swarm.leave().await;
+            return Ok(place.insert(present).swarm.clone());
         }
         let Some(contents) = torrent.contents() else {
             return Err(ReadError::Removed);
@@ -53,7 +50,7 @@ impl Library {
         let permit = self.place(patient).await?;
         let options = torrent.options();
         let (peers, trackers, whole) = (&options.peers, torrent.trackers(), torrent.is_whole());
-        match self.engine.enter(contents.store.clone(), peers, &trackers, whole).await {
+        match self.engine.enter(contents.store.clone(), peers, &trackers, whole) {
             Ok(swarm) => {
                 let swarm = Arc::new(swarm);
                 torrent.set_fault(None);
@@ -158,9 +155,10 @@ async fn resolve(library: &Arc<Library>, torrent: &Arc<Torrent>) {
             return;
         }
         let attempt = tokio::select! {
-            attempt = resolve_once(library, torrent) => attempt,
+            attempt = resolve_in_turn(library, torrent) => attempt,
             () = torrent.nudge.notified() => {
                 pause = RETRY_FIRST;
+                torrent.set_fault(None);
                 continue;
             }
             _ = halt.wait_for(|halt| *halt == Halt::Paused) => continue,
@@ -182,7 +180,20 @@ async fn resolve(library: &Arc<Library>, torrent: &Arc<Torrent>) {
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY_LONGEST),
-            () = torrent.nudge.notified() => pause = RETRY_FIRST,
+            () = torrent.nudge.notified() => {
+                pause = RETRY_FIRST;
+                torrent.set_fault(None);
+            }
+        }
+    }
+}
+
+/// One attempt after another, none of which keeps others waiting for long.
+async fn resolve_in_turn(library: &Arc<Library>, torrent: &Arc<Torrent>) -> anyhow::Result<()> {
+    loop {
+        let _turn = library.resolving.acquire().await?;
+        if let Ok(attempt) = tokio::time::timeout(RESOLVE_TURN, resolve_once(library, torrent)).await {
+            return attempt;
         }
     }
 }

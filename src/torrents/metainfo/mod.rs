@@ -17,6 +17,7 @@ use std::ops::Range;
 use std::time::SystemTime;
 
 pub use error::{MetainfoError, NameProblem};
+pub(super) use parse::info_of;
 
 pub(crate) use names::{NAME_LIMIT, is_plain_name};
 

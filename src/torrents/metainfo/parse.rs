@@ -226,6 +226,16 @@ fn piece_count(metainfo: &Metainfo) -> Result<u32, MetainfoError> {
     }
 }
 
+/// The info dictionary of a .torrent, as it stands there: what its info hash is the hash of.
+///
+/// # Errors
+/// It is no torrent.
+pub(in crate::torrents) fn info_of(bytes: &[u8]) -> Result<&[u8], MetainfoError> {
+    librqbit_core::torrent_metainfo::torrent_from_bytes(bytes)
+        .map(|torrent| torrent.info.raw_bytes.0)
+        .map_err(|error| MetainfoError::Engine(error.to_string()))
+}
+
 /// The engine's own reading, last, because it trusts numbers that were checked only here. It gives the info hash.
 fn agree_with_engine(bytes: &[u8], total: u64) -> Result<InfoHash, MetainfoError> {
     let torrent = librqbit_core::torrent_metainfo::torrent_from_bytes(bytes)

@@ -24,6 +24,11 @@ pub(super) fn expected(metainfo: &Metainfo, metainfo_path: &Path, piece: u32) ->
     Ok(hash)
 }
 
+/// The hash of a piece that is in memory.
+pub(super) fn of(bytes: &[u8]) -> [u8; LENGTH] {
+    Sha1::digest(bytes).into()
+}
+
 /// The hash of a piece that is fed in parts.
 pub(super) struct Hash {
     hash: Sha1,

@@ -8,6 +8,7 @@ mod bits;
 mod files;
 mod hashes;
 mod have;
+mod held;
 mod layout;
 mod opening;
 mod pieces;

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::bits::Bits;
 use super::files::Disk;
 use super::have::{self, HaveMap, Shape};
+use super::held::Held;
 use super::layout::{piece_bytes, pieces_of, spans};
 use crate::torrents::metainfo::Metainfo;
 
@@ -72,6 +73,8 @@ pub struct Store {
     pub(super) piece_locks: [RwLock<()>; PIECE_LOCKS as usize],
     /// Held for writing while the store comes to rest; true once it is closed.
     pub(super) gate: RwLock<bool>,
+    /// Right pieces for which there was no room on the disk.
+    pub(super) held: Held,
     pub(super) changed: Notify,
     pub(super) progress: Mutex<Option<Instant>>,
     /// When a write last failed, for another reason than want of room, and why.
@@ -118,6 +121,7 @@ impl Store {
             opening: Mutex::new(()),
             piece_locks: Default::default(),
             gate: RwLock::new(false),
+            held: Held::new(shape.pieces),
             changed: Notify::new(),
             progress: Mutex::new(None),
             fault: Mutex::new(None),
@@ -138,20 +142,14 @@ impl Store {
         &self.metainfo_path
     }
 
-    /// Where a piece begins in a file; 0 where it begins before the file.
-    pub(in crate::torrents) fn offset_in_file(&self, file: usize, piece: u32) -> u64 {
-        let file_offset = self.metainfo.files.get(file).map_or(0, |file| file.offset);
-        piece_bytes(&self.metainfo, piece).start.saturating_sub(file_offset)
-    }
-
     /// The disk that it is stored on.
     pub fn disk(&self) -> &Arc<Disk> {
         &self.disk
     }
 
-    /// Whether the piece is stored, verified or not.
+    /// Whether the piece is here: stored, verified or not, or held in memory for want of room.
     pub fn has(&self, piece: u32) -> bool {
-        self.have.get(piece)
+        self.have.get(piece) || self.held.has(piece)
     }
 
     /// Whether the piece is stored and was compared with its hash.
@@ -163,7 +161,7 @@ impl Store {
     pub fn first_missing(&self, file: usize, offset: u64, length: u64) -> Option<u32> {
         let file = self.metainfo.files.get(file)?;
         let length = length.min(file.length.saturating_sub(offset));
-        pieces_of(&self.metainfo, file, offset, length).find(|piece| !self.have.get(*piece))
+        pieces_of(&self.metainfo, file, offset, length).find(|piece| !self.has(*piece))
     }
 
     /// Stored bytes of a file; 0 for padding, which is never stored. Never waits.

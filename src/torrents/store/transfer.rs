@@ -10,8 +10,10 @@ use std::time::Instant;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::files::Access;
-use super::layout::{piece_bytes, pieces_of};
+use super::hashes;
+use super::layout::{piece_bytes, pieces_of, spans};
 use super::pieces::{PIECE_LOCKS, Store, StoreError, fault};
+use crate::swarm::Finished;
 use crate::torrents::metainfo;
 
 impl Store {
@@ -45,12 +47,38 @@ impl Store {
         }
     }
 
-    /// Fills `buf` from the disk. Pieces that were not compared with their hashes are, first; one that does not match
-    /// becomes missing.
+    /// Fills `buf` from the disk, or from what is held in memory. Pieces that were not compared with their hashes are,
+    /// first; one that does not match becomes missing.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] names the first piece that is not stored.
+    /// [`StoreError::Missing`] names the first piece that is not here.
     pub fn read_blocking(&self, file: usize, buf: &mut [u8], offset: u64) -> Result<(), StoreError> {
+        let Some(wanted) = self.metainfo.files.get(file) else {
+            return Err(fault(Path::new(""), io::ErrorKind::NotFound.into()));
+        };
+        let pieces = pieces_of(&self.metainfo, wanted, offset, buf.len() as u64);
+        if pieces.clone().all(|piece| !self.held.has(piece)) {
+            return self.read_stored(file, buf, offset);
+        }
+        let start = wanted.offset + offset;
+        let end = start + buf.len() as u64;
+        for piece in pieces {
+            let whole = piece_bytes(&self.metainfo, piece);
+            let part = whole.start.max(start)..whole.end.min(end);
+            let place = &mut buf[(part.start - start) as usize..(part.end - start) as usize];
+            match self.held.get(piece) {
+                Some(bytes) => {
+                    place.copy_from_slice(
+                        &bytes[(part.start - whole.start) as usize..(part.end - whole.start) as usize],
+                    );
+                }
+                None => self.read_stored(file, place, part.start - wanted.offset)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn read_stored(&self, file: usize, buf: &mut [u8], offset: u64) -> Result<(), StoreError> {
         let Some(wanted) = self.metainfo.files.get(file) else {
             return Err(fault(Path::new(""), io::ErrorKind::NotFound.into()));
         };
@@ -74,14 +102,73 @@ impl Store {
         }
     }
 
-    /// Reads what is stored, verified or not: for the engine, which hashes it, or serves pieces that it saw verified.
-    pub(in crate::torrents) fn read_raw(&self, file: usize, buf: &mut [u8], offset: u64) -> Result<(), StoreError> {
-        if buf.is_empty() {
-            return Ok(());
+    /// Verified bytes of one piece, for a peer.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] if it is not here; the range is not the piece's.
+    pub fn read_piece(&self, piece: u32, begin: u32, length: u32) -> Result<Vec<u8>, StoreError> {
+        let whole = piece_bytes(&self.metainfo, piece);
+        let start = whole.start + u64::from(begin);
+        let end = start + u64::from(length);
+        if piece >= self.metainfo.piece_count || end > whole.end {
+            return Err(StoreError::Missing { piece });
         }
-        self.opened(file, Access::Read)?
-            .read_exact_at(buf, offset)
-            .map_err(|error| self.data_fault(file, error))
+        let mut bytes = vec![0; length as usize];
+        let mut done = 0;
+        for part in spans(&self.metainfo, start..end) {
+            let place = &mut bytes[done..done + part.length as usize];
+            if !part.padding {
+                self.read_blocking(part.file, place, part.offset)?;
+            }
+            done += part.length as usize;
+        }
+        Ok(bytes)
+    }
+
+    /// Compares a whole piece with its hash, and stores it if it is right. Where there is no room it is held in memory.
+    /// Whoever waits for bytes of this torrent is woken.
+    ///
+    /// # Errors
+    /// [`StoreError::File`] for a fault of the disk, [`StoreError::Closed`].
+    pub fn finish(&self, piece: u32, bytes: Vec<u8>) -> Result<Finished, StoreError> {
+        let expected = hashes::expected(&self.metainfo, &self.metainfo_path, piece)
+            .map_err(|error| fault(&self.metainfo_path, error))?;
+        if hashes::of(&bytes) != expected {
+            return Ok(Finished::Bad);
+        }
+        match self.store(piece, &bytes) {
+            Ok(()) => {}
+            Err(StoreError::NoSpace) => {
+                let evicted = self.held.put(piece, bytes);
+                *self.progress.lock() = Some(Instant::now());
+                self.changed.notify_waiters();
+                return Ok(Finished::Held { evicted });
+            }
+            Err(error) => return Err(error),
+        }
+        // There is room again for what was held.
+        while let Some((piece, bytes)) = self.held.take_first() {
+            if self.store(piece, &bytes).is_err() {
+                self.held.put_back(piece, bytes);
+                break;
+            }
+        }
+        Ok(Finished::Stored)
+    }
+
+    /// Stores a piece whose hash was compared.
+    fn store(&self, piece: u32, bytes: &[u8]) -> Result<(), StoreError> {
+        let mut done = 0;
+        for part in spans(&self.metainfo, piece_bytes(&self.metainfo, piece)) {
+            let end = done + part.length as usize;
+            let Some(bytes) = bytes.get(done..end) else {
+                return Err(fault(&self.file_path(part.file), io::ErrorKind::InvalidInput.into()));
+            };
+            self.write(part.file, part.offset, bytes)?;
+            done = end;
+        }
+        self.piece_completed(piece);
+        Ok(())
     }
 
     /// Stores bytes that are not verified yet. What would fall into a piece that is stored and matches its hash is

@@ -10,16 +10,6 @@ use super::layout::{Span, piece_bytes, spans};
 use super::pieces::{PIECE_LOCKS, Store, StoreError, fault};
 
 impl Store {
-    /// Takes a piece for stored that nobody said is complete, if it matches its hash.
-    pub(in crate::torrents) fn adopt(&self, piece: u32) -> Result<(), StoreError> {
-        let no_writes = self.piece_locks[(piece % PIECE_LOCKS) as usize].write();
-        if !self.have.get(piece) && self.matches(piece)? {
-            drop(no_writes);
-            self.piece_completed(piece);
-        }
-        Ok(())
-    }
-
     /// Compares every stored piece with its hash that was not yet. `progress` is told the bytes that are done with,
     /// of the whole torrent; `stop` ends it early, which is no error.
     ///
@@ -40,18 +30,6 @@ impl Store {
             progress(piece_bytes(&self.metainfo, piece).end);
         }
         Ok(())
-    }
-
-    /// The pieces that are stored and verified, as a `bitfield` of the wire. It looks at every file that has any, so
-    /// it may wait for the disk.
-    pub(in crate::torrents) fn verified_pieces(&self) -> Result<Vec<u8>, StoreError> {
-        self.look_at_all()?;
-        let (have, verified) = (self.have.bytes(), self.verified.bytes());
-        Ok(have
-            .iter()
-            .zip(verified)
-            .map(|(have, verified)| have & verified)
-            .collect())
     }
 
     /// Compares a stored piece with its hash, unless that was done.

@@ -1,0 +1,239 @@
+//! Pieces on their way: blocks are kept in memory until their piece is whole, then hashed and stored as one.
+//!
+//! Links write into it without asking the torrent's owner, so block data never passes the task that picks. What may be
+//! written is decided by the owner alone: only pieces that it [expects](Assembly::expect) have room here, and the
+//! picker bounds how many those are.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::peer::{Sink, Source};
+use super::shape::{BLOCK, Block, PeerKey, Shape};
+use super::wire::Span;
+
+/// Pieces that are hashed and stored at once, of one torrent: as many as a small machine has cores.
+const FINISHING: usize = 2;
+
+/// Where whole pieces go and come from. The calls may wait for the disk.
+pub trait Storage: Send + Sync + 'static {
+    /// Whether the piece is here. Never waits.
+    fn has(&self, piece: u32) -> bool;
+
+    /// Compares a whole piece with its hash and stores it.
+    fn finish(&self, piece: u32, bytes: Vec<u8>) -> Finished;
+
+    /// Verified bytes of a stored piece, exactly as many as asked for.
+    ///
+    /// # Errors
+    /// They are not here, or cannot be read.
+    fn read(&self, piece: u32, begin: u32, length: u32) -> io::Result<Bytes>;
+
+    /// The info dictionary, as it stands in the metainfo.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn info(&self) -> io::Result<Bytes>;
+}
+
+/// What became of a whole piece.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finished {
+    /// It is right, and stored.
+    Stored,
+    /// It is right, but there is no room to store it: it is kept in memory, and these pieces, kept there before, had
+    /// to make way.
+    Held {
+        /// They are missing again.
+        evicted: Vec<u32>,
+    },
+    /// It does not match its hash.
+    Bad,
+    /// It could be neither compared nor kept; it is missing, and so is the means to tell who sent what.
+    Failed,
+}
+
+/// The end of a piece, as the torrent's owner hears of it.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    /// Which.
+    pub(super) piece: u32,
+    /// What became of it.
+    pub(super) finished: Finished,
+    /// One number for each block, by which the same block of another attempt can be compared. No peer can foresee it.
+    pub(super) digests: Vec<u64>,
+}
+
+/// The unfinished pieces of one torrent.
+pub(super) struct Assembly {
+    shape: Shape,
+    pieces: RwLock<HashMap<u32, Arc<Mutex<Partial>>>>,
+    storage: Arc<dyn Storage>,
+    finishing: Arc<Semaphore>,
+    hasher: RandomState,
+}
+
+/// One unfinished piece.
+struct Partial {
+    /// Empty until the first block arrives.
+    bytes: Vec<u8>,
+    here: Vec<bool>,
+}
+
+impl Assembly {
+    pub(super) fn new(shape: Shape, storage: Arc<dyn Storage>) -> Assembly {
+        Assembly {
+            shape,
+            pieces: RwLock::default(),
+            storage,
+            finishing: Arc::new(Semaphore::new(FINISHING)),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// From now on blocks of the piece are kept.
+    pub(super) fn expect(&self, piece: u32) {
+        if self.pieces.read().contains_key(&piece) {
+            return;
+        }
+        let blocks = self.shape.block_count(piece) as usize;
+        let partial = Partial {
+            bytes: Vec::new(),
+            here: vec![false; blocks],
+        };
+        self.pieces
+            .write()
+            .entry(piece)
+            .or_insert_with(|| Arc::new(Mutex::new(partial)));
+    }
+
+    /// Drops what is here of a piece, and what comes of it.
+    pub(super) fn forget(&self, piece: u32) {
+        self.pieces.write().remove(&piece);
+    }
+
+    /// Hashes and stores a piece whose blocks are all here, and says what came of it. It waits for its turn.
+    pub(super) fn finish(self: &Arc<Self>, piece: u32, verdicts: mpsc::UnboundedSender<Verdict>) {
+        let Some(partial) = self.pieces.write().remove(&piece) else {
+            return;
+        };
+        let assembly = self.clone();
+        tokio::spawn(async move {
+            // Never closed; and without a permit there would only be more at once.
+            let _permit = assembly.finishing.clone().acquire_owned().await;
+            let bytes = std::mem::take(&mut partial.lock().bytes);
+            let finished = tokio::task::spawn_blocking(move || assembly.judge(piece, bytes)).await;
+            let verdict = finished.unwrap_or_else(|_| Verdict {
+                piece,
+                finished: Finished::Failed,
+                digests: Vec::new(),
+            });
+            // An owner that is gone has no use for it; what was stored is stored.
+            let _ = verdicts.send(verdict);
+        });
+    }
+
+    fn judge(&self, piece: u32, bytes: Vec<u8>) -> Verdict {
+        let digests = bytes
+            .chunks(BLOCK as usize)
+            .map(|block| self.hasher.hash_one(block))
+            .collect();
+        let finished = self.storage.finish(piece, bytes);
+        Verdict {
+            piece,
+            finished,
+            digests,
+        }
+    }
+
+    fn partial(&self, piece: u32) -> Option<Arc<Mutex<Partial>>> {
+        self.pieces.read().get(&piece).cloned()
+    }
+
+    fn block(&self, span: Span) -> Option<Block> {
+        self.shape.block_at(span.piece, span.begin, span.length)
+    }
+}
+
+impl Sink for Assembly {
+    fn wanted(&self, span: Span) -> bool {
+        let Some(block) = self.block(span) else { return false };
+        self.partial(span.piece)
+            .is_some_and(|partial| !partial.lock().here[block.index as usize])
+    }
+
+    fn block(&self, _from: PeerKey, piece: u32, begin: u32, data: Bytes) -> bool {
+        let span = Span {
+            piece,
+            begin,
+            length: data.len() as u32,
+        };
+        let (Some(block), Some(partial)) = (self.block(span), self.partial(piece)) else {
+            return false;
+        };
+        let mut partial = partial.lock();
+        // The first copy stays: it is by its sender that the picker knows the block.
+        if std::mem::replace(&mut partial.here[block.index as usize], true) {
+            return false;
+        }
+        if partial.bytes.is_empty() {
+            partial.bytes = vec![0; self.shape.piece_size(piece) as usize];
+        }
+        let begin = begin as usize;
+        match partial.bytes.get_mut(begin..begin + data.len()) {
+            Some(place) => place.copy_from_slice(&data),
+            // It was taken to be hashed just now, so this is a second copy.
+            None => return false,
+        }
+        true
+    }
+}
+
+/// What is served to peers: stored pieces, and the info dictionary.
+pub(super) struct Supply {
+    storage: Arc<dyn Storage>,
+    /// Read once, when the first peer comes; `None` inside if it cannot be read.
+    info: OnceLock<Option<Bytes>>,
+}
+
+impl Supply {
+    pub(super) fn new(storage: Arc<dyn Storage>) -> Supply {
+        Supply {
+            storage,
+            info: OnceLock::new(),
+        }
+    }
+
+    fn info(&self) -> Option<&Bytes> {
+        self.info.get_or_init(|| self.storage.info().ok()).as_ref()
+    }
+}
+
+impl Source for Supply {
+    fn read(&self, span: Span) -> BoxFuture<'_, io::Result<Bytes>> {
+        let storage = self.storage.clone();
+        let read = tokio::task::spawn_blocking(move || storage.read(span.piece, span.begin, span.length));
+        async move { read.await.map_err(io::Error::other)? }.boxed()
+    }
+
+    fn info_length(&self) -> Option<u32> {
+        self.info().and_then(|info| u32::try_from(info.len()).ok())
+    }
+
+    fn read_info(&self, begin: u32, length: u32) -> BoxFuture<'_, io::Result<Bytes>> {
+        let (begin, end) = (begin as usize, begin as usize + length as usize);
+        let part = self
+            .info()
+            .filter(|info| end <= info.len())
+            .map(|info| info.slice(begin..end));
+        async move { part.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound)) }.boxed()
+    }
+}

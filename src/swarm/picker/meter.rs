@@ -1,0 +1,166 @@
+//! What is measured of one peer: its rate, its round trip, and the queue that follows from them.
+
+use std::time::Duration;
+
+use super::settings::{GROWTH_BLOCKS, LEAST_BLOCKS};
+use crate::swarm::shape::{BLOCK, Time};
+
+/// The rate is that of the last so many seconds of work...
+const MEMORY_S: f64 = 0.5;
+/// ...but of no fewer blocks than this: a slow peer's rate is not the accident of one block.
+const MEMORY_BYTES: f64 = 8.0 * BLOCK as f64;
+/// No peer is taken for faster than this (bytes a second): two blocks read at once seem to take no time at all.
+const MAX_RATE: f64 = 1024.0 * 1024.0 * 1024.0;
+/// The share of a new latency in the least latency when a request met an empty queue: a path that became longer is
+/// seen.
+const DRIFT: f64 = 0.125;
+/// The queue is longer by so many times the jitter.
+const JITTERS: f64 = 4.0;
+
+/// What is known of one peer's speed. Times are in seconds.
+///
+/// A block's *work* is the time from the later of (the block before it arrived, its request can have reached the peer)
+/// to its own arrival: at a peer with a queue the work of a block is the time its bytes took, whatever the round trip.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Meter {
+    bytes: f64,
+    work_s: f64,
+    /// The least time from request to arrival: round trip and the block's own bytes.
+    least_s: Option<f64>,
+    /// How far arrivals are off the work predicted, on average.
+    jitter_s: f64,
+    window: usize,
+    samples: u32,
+    last_arrival: Option<Time>,
+}
+
+impl Meter {
+    /// A block of `size` bytes, asked for at `sent`, arrived; `alone` if nothing else was asked for when it was.
+    pub(super) fn arrived(&mut self, now: Time, sent: Time, size: u32, alone: bool, queue_delay: Duration) {
+        let latency = (now - sent).as_secs_f64();
+        self.least_s = Some(match self.least_s {
+            Some(least) if latency > least && alone => least + (latency - least) * DRIFT,
+            Some(least) => least.min(latency),
+            None => latency,
+        });
+        let possible = sent + Duration::from_secs_f64(self.round_trip_s());
+        let begun = self.last_arrival.map_or(possible, |last| last.max(possible));
+        let work = if self.samples == 0 {
+            // Half of the first answer's time is taken to be the way there and back.
+            latency / 2.0
+        } else {
+            (now - begun).as_secs_f64()
+        };
+        if self.samples == 1 {
+            // The first block's work was a guess; two in a row tell the rate.
+            self.bytes = 0.0;
+            self.work_s = 0.0;
+        } else if self.samples > 1 {
+            let off = (work - f64::from(size) / self.rate().unwrap_or(MAX_RATE)).abs();
+            self.jitter_s += (off - self.jitter_s) / 8.0;
+        }
+        self.samples = self.samples.saturating_add(1);
+        self.last_arrival = Some(now);
+        self.bytes += f64::from(size);
+        self.work_s += work;
+        if self.work_s > MEMORY_S && self.bytes > MEMORY_BYTES {
+            let keep = (MEMORY_S / self.work_s).max(MEMORY_BYTES / self.bytes);
+            self.bytes *= keep;
+            self.work_s *= keep;
+        }
+        let target = self.target(queue_delay);
+        let reached = self.window.max(LEAST_BLOCKS);
+        self.window = target.min(reached + GROWTH_BLOCKS);
+    }
+
+    /// Bytes a second while the peer has something to send; `None` before the first block.
+    pub(super) fn rate(&self) -> Option<f64> {
+        (self.samples > 0).then(|| (self.bytes / self.work_s.max(1e-9)).clamp(1.0, MAX_RATE))
+    }
+
+    /// The time from a request to the first byte of its answer.
+    pub(super) fn round_trip_s(&self) -> f64 {
+        match (self.least_s, self.rate()) {
+            (Some(least), Some(rate)) => (least - f64::from(BLOCK) / rate).max(0.0),
+            (Some(least), None) => least,
+            _ => 0.0,
+        }
+    }
+
+    pub(super) fn jitter_s(&self) -> f64 {
+        self.jitter_s
+    }
+
+    pub(super) fn last_arrival(&self) -> Option<Time> {
+        self.last_arrival
+    }
+
+    /// Blocks that fill the peer's round trip and `queue_delay`.
+    fn target(&self, queue_delay: Duration) -> usize {
+        let rate = self.rate().unwrap_or(0.0);
+        let delay_s = queue_delay.as_secs_f64();
+        // A peer whose blocks come unevenly needs more in its queue not to run dry.
+        let delay_s = (delay_s + JITTERS * self.jitter_s).min(4.0 * delay_s);
+        let bytes = rate * (self.round_trip_s() + delay_s);
+        ((bytes / f64::from(BLOCK)).ceil() as usize).max(LEAST_BLOCKS)
+    }
+
+    /// Blocks to keep asked of the peer, as many as its rate and round trip need; `None` while it is unknown.
+    pub(super) fn window(&self) -> Option<usize> {
+        (self.samples > 0).then_some(self.window)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DELAY: Duration = Duration::from_millis(50);
+
+    /// Drives a meter against a peer of `rate` and `round_trip`, keeping its window full; gives rate, round trip,
+    /// window.
+    fn settle(rate: f64, round_trip: Duration, blocks: usize) -> (f64, f64, usize) {
+        let mut meter = Meter::default();
+        let (mut now, mut free) = (Time::ZERO, Time::ZERO);
+        let mut queue = std::collections::VecDeque::new();
+        for _ in 0..blocks {
+            while queue.len() < meter.window().unwrap_or(LEAST_BLOCKS) {
+                let alone = queue.is_empty();
+                free = (now + round_trip).max(free) + Duration::from_secs_f64(f64::from(BLOCK) / rate);
+                queue.push_back((now, free, alone));
+            }
+            let (sent, arrives, alone) = queue.pop_front().unwrap();
+            now = arrives;
+            meter.arrived(now, sent, BLOCK, alone, DELAY);
+        }
+        (meter.rate().unwrap(), meter.round_trip_s(), meter.window().unwrap())
+    }
+
+    #[test]
+    fn the_window_settles_at_rate_times_round_trip_and_delay() {
+        for (rate, round_trip_ms, expected) in [
+            (256.0 * 1024.0, 0, 2..=2),
+            (256.0 * 1024.0, 100, 3..=3),
+            (20_000.0, 0, 2..=2),
+            (10_485_760.0, 0, 32..=33),
+            (10_485_760.0, 100, 95..=98),
+        ] {
+            let (measured, trip, window) = settle(rate, Duration::from_millis(round_trip_ms), 400);
+            assert!((measured / rate - 1.0).abs() < 0.05, "{measured} is not {rate}");
+            assert!(
+                (trip * 1e3 - round_trip_ms as f64).abs() < 3.0,
+                "{trip} is not {round_trip_ms} ms"
+            );
+            assert!(
+                expected.contains(&window),
+                "{rate} at {round_trip_ms} ms has a window of {window}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_fast_peer_is_known_after_a_few_round_trips() {
+        let (_, _, window) = settle(10_485_760.0, Duration::from_millis(100), 100);
+        assert!(window > 60, "{window}");
+    }
+}

@@ -1,0 +1,267 @@
+//! What a picker keeps of one peer: what it has, what was asked of it, and when that will arrive.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::meter::Meter;
+use super::settings::{ANOTHER_CHANCE, MAX_ALLOWED_FAST, MAX_FORGOTTEN, MAX_REFUSED, REFUSED, Settings};
+use crate::swarm::shape::{BLOCK, Block, PeerKey, PieceSet, Time};
+
+/// One request that was sent and neither answered nor forgotten.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Request {
+    pub(super) block: Block,
+    pub(super) sent: Time,
+    /// When it was predicted to arrive.
+    pub(super) due: Time,
+    /// Whether nothing else was asked of the peer when it was sent.
+    pub(super) alone: bool,
+    pub(super) state: RequestState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RequestState {
+    /// The block is expected.
+    Live,
+    /// CANCEL was sent, and the block may arrive all the same: it is asked of nobody else until the peer rejects the
+    /// request or this moment comes.
+    Cancelled(Time),
+    /// It is too late to be waited for: others may be asked for the block, though it counts in the queue until this
+    /// moment.
+    GivenUp(Time),
+}
+
+/// A piece that the peer, though it announced it, refused to send.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    piece: u32,
+    until: Time,
+    times: u32,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    pub(super) key: PeerKey,
+    /// BEP 6: it answers each request, with the block or with a reject.
+    pub(super) fast: bool,
+    pub(super) reqq: u32,
+    /// `None` for a peer that has everything.
+    have: Option<PieceSet>,
+    /// Pieces that it has and we lack; for a seeder the owner knows.
+    pub(super) useful: u32,
+    pub(super) choking: bool,
+    allowed_fast: Vec<u32>,
+    pub(super) interested: bool,
+    pub(super) snubbed: bool,
+    /// Sent a bad piece: nothing is asked of it any more.
+    pub(super) banned: bool,
+    pub(super) requests: VecDeque<Request>,
+    /// Requests that count no more: should the block come after all, it tells how slow the peer is.
+    forgotten: VecDeque<Request>,
+    pub(super) meter: Meter,
+    refusals: Vec<Refusal>,
+    resting_until: Time,
+    /// Verified pieces that it sent a part of.
+    pub(super) good: u32,
+    pub(super) received: u64,
+    /// Waits in the list of peers that the next decision looks at.
+    pub(super) marked: bool,
+}
+
+impl Peer {
+    pub(super) fn new(key: PeerKey, fast: bool, reqq: u32, pieces: u32) -> Peer {
+        Peer {
+            key,
+            fast,
+            reqq: reqq.max(1),
+            have: Some(PieceSet::new(pieces)),
+            useful: 0,
+            choking: true,
+            allowed_fast: Vec::new(),
+            interested: false,
+            snubbed: false,
+            banned: false,
+            requests: VecDeque::new(),
+            forgotten: VecDeque::new(),
+            meter: Meter::default(),
+            refusals: Vec::new(),
+            resting_until: Time::ZERO,
+            good: 0,
+            received: 0,
+            marked: false,
+        }
+    }
+
+    pub(super) fn has(&self, piece: u32) -> bool {
+        self.have.as_ref().is_none_or(|have| have.get(piece))
+    }
+
+    /// Its pieces; `None` for a seeder.
+    pub(super) fn have(&self) -> Option<&PieceSet> {
+        self.have.as_ref()
+    }
+
+    pub(super) fn have_mut(&mut self) -> &mut Option<PieceSet> {
+        &mut self.have
+    }
+
+    pub(super) fn is_seeder(&self) -> bool {
+        self.have.is_none()
+    }
+
+    pub(super) fn allow(&mut self, piece: u32) {
+        if self.allowed_fast.len() < MAX_ALLOWED_FAST && !self.allowed_fast.contains(&piece) {
+            self.allowed_fast.push(piece);
+        }
+    }
+
+    pub(super) fn is_allowed(&self, piece: u32) -> bool {
+        self.allowed_fast.contains(&piece)
+    }
+
+    /// Whether anything can be asked of it.
+    pub(super) fn serves(&self, now: Time) -> bool {
+        !self.banned && (!self.choking || !self.allowed_fast.is_empty()) && now >= self.resting_until
+    }
+
+    /// Whether `piece` can be asked of it.
+    pub(super) fn offers(&self, piece: u32, now: Time) -> bool {
+        self.has(piece)
+            && !self.banned
+            && (!self.choking || self.is_allowed(piece))
+            && now >= self.resting_until
+            && !self
+                .refusals
+                .iter()
+                .any(|refusal| refusal.piece == piece && now < refusal.until)
+    }
+
+    /// It would not send a block of `piece`: the piece is left alone for a while, longer each time.
+    pub(super) fn refuses(&mut self, now: Time, piece: u32) {
+        if let Some(refusal) = self.refusals.iter_mut().find(|refusal| refusal.piece == piece) {
+            if now >= refusal.until {
+                refusal.times += 1;
+            }
+            refusal.until = now + REFUSED * (1 << refusal.times.min(4));
+            return;
+        }
+        self.refusals.retain(|refusal| now < refusal.until);
+        if self.refusals.len() >= MAX_REFUSED {
+            self.resting_until = now + REFUSED;
+            return;
+        }
+        self.refusals.push(Refusal {
+            piece,
+            until: now + REFUSED,
+            times: 0,
+        });
+    }
+
+    /// A block of `piece` came: it is refused no longer.
+    pub(super) fn relents(&mut self, piece: u32) {
+        self.refusals.retain(|refusal| refusal.piece != piece);
+        self.resting_until = Time::ZERO;
+    }
+
+    /// How many more blocks may be asked of it now; `probe`: how many at most while it is unknown.
+    ///
+    /// A request that was cancelled to make room leaves its place to another, so a queue may be twice its window for
+    /// the time that the cancelling takes.
+    pub(super) fn room(&self, settings: &Settings, probe: usize) -> usize {
+        if self.banned {
+            return 0;
+        }
+        let limit = (self.reqq.min(settings.max_queue).max(1)) as usize;
+        let window = if self.snubbed {
+            1
+        } else {
+            self.meter.window().unwrap_or(probe)
+        }
+        .min(limit);
+        let cancelled = self
+            .requests
+            .iter()
+            .filter(|request| matches!(request.state, RequestState::Cancelled(_)));
+        let limit_with_cancelled = (window + cancelled.count().min(window)).min(limit);
+        limit_with_cancelled.saturating_sub(self.requests.len())
+    }
+
+    /// Time beyond what its next block should have taken, in seconds: it is late by this much.
+    pub(super) fn overdue_s(&self, now: Time, rate: f64) -> f64 {
+        (self.head_s(now) - f64::from(BLOCK) / rate).max(0.0)
+    }
+
+    /// How long the oldest request has been worked on, in seconds; negative while it is on its way.
+    fn head_s(&self, now: Time) -> f64 {
+        let Some(head) = self.requests.front() else {
+            return 0.0;
+        };
+        let possible = head.sent + Duration::from_secs_f64(self.meter.round_trip_s());
+        let begun = self.meter.last_arrival().map_or(possible, |last| last.max(possible));
+        if begun > now {
+            -(begun - now).as_secs_f64()
+        } else {
+            (now - begun).as_secs_f64()
+        }
+    }
+
+    /// When the first `blocks` of its queue will have arrived, in seconds from `now`. A peer whose next block is late
+    /// by some time is believed to need that time again: the longer it is silent, the less is expected of it.
+    pub(super) fn drain_s(&self, now: Time, rate: f64, blocks: usize) -> f64 {
+        if blocks == 0 || self.requests.is_empty() {
+            return 0.0;
+        }
+        let block_s = f64::from(BLOCK) / rate;
+        let head_s = self.head_s(now);
+        let behind_s = (blocks - 1) as f64 * block_s;
+        behind_s
+            + if head_s <= block_s {
+                block_s - head_s
+            } else {
+                head_s - block_s
+            }
+    }
+
+    /// When it would begin to send a block that is asked for now, as seen from here, in seconds from `now`.
+    pub(super) fn free_s(&self, now: Time, rate: f64) -> f64 {
+        self.drain_s(now, rate, self.requests.len())
+            .max(self.meter.round_trip_s())
+    }
+
+    /// When a block that is asked for now would arrive, in seconds from `now`.
+    pub(super) fn delivery_s(&self, now: Time, rate: f64) -> f64 {
+        self.free_s(now, rate) + f64::from(BLOCK) / rate
+    }
+
+    /// Whether it has stopped answering, or nothing that it was asked for is expected any more.
+    pub(super) fn is_stuck(&self) -> bool {
+        let given_up = |request: &Request| matches!(request.state, RequestState::GivenUp(_));
+        self.snubbed || (!self.requests.is_empty() && self.requests.iter().all(given_up))
+    }
+
+    /// The request was taken out of the queue without an answer.
+    pub(super) fn forget(&mut self, request: Request) {
+        if self.forgotten.len() >= MAX_FORGOTTEN {
+            self.forgotten.pop_front();
+        }
+        self.forgotten.push_back(request);
+    }
+
+    /// Drops the forgotten requests that are older than any answer.
+    pub(super) fn expire_forgotten(&mut self, now: Time) {
+        self.forgotten.retain(|request| now < request.sent + ANOTHER_CHANCE);
+    }
+
+    /// Takes the request for `block` out, be it forgotten or not.
+    pub(super) fn take(&mut self, block: Block) -> Option<Request> {
+        if let Some(place) = self.position(block) {
+            return self.requests.remove(place);
+        }
+        let place = self.forgotten.iter().position(|request| request.block == block)?;
+        self.forgotten.remove(place)
+    }
+
+    pub(super) fn position(&self, block: Block) -> Option<usize> {
+        self.requests.iter().position(|request| request.block == block)
+    }
+}

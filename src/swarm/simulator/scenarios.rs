@@ -1,0 +1,364 @@
+//! The swarms of the engine's promise, in simulated time: `SOAK=N` runs each with N seeds instead of one.
+
+use std::time::Duration;
+
+use super::seeder::Profile;
+use super::world::World;
+use super::{KIB, MIB, millis, soak};
+use crate::swarm::picker::Settings;
+use crate::swarm::shape::{Shape, Time};
+
+/// What a run of seeks took.
+#[derive(Debug)]
+struct Seeks {
+    median: Duration,
+    max: Duration,
+    /// Bytes received for each byte of a verified piece.
+    waste: f64,
+}
+
+/// A swarm to seek in.
+struct Case {
+    name: &'static str,
+    seeders: Vec<Profile>,
+    piece: u32,
+    /// Whether the whole torrent is being downloaded meanwhile.
+    whole: bool,
+    seeks: usize,
+}
+
+const TOTAL: u64 = 4 << 30;
+
+/// Reads 64 KiB of a random missing piece, again and again, with pauses in between.
+fn seek(case: &Case, seed: u64) -> Seeks {
+    let shape = Shape::new(case.piece, TOTAL).unwrap();
+    let mut world = World::new(shape, case.seeders.clone(), Settings::default(), seed);
+    world.scan_every = 997;
+    world.picker.set_whole(case.whole);
+    if !case.whole {
+        // The peers are known from an earlier read.
+        let read = world.read(0..1);
+        world
+            .wait(read, Duration::from_secs(60))
+            .expect("the first read was never answered");
+    }
+    world.run_for(Duration::from_secs(4));
+    let (received, wanted) = (world.picker.counters().received, world.wanted_bytes);
+    let mut times = Vec::new();
+    for _ in 0..case.seeks {
+        let piece = loop {
+            let piece = world.random.u32(0..shape.piece_count());
+            if !world.picker.has(piece) {
+                break piece;
+            }
+        };
+        let begin = u64::from(piece) * u64::from(case.piece);
+        let read = world.read(begin..begin + 64 * 1024);
+        times.push(
+            world
+                .wait(read, Duration::from_secs(60))
+                .expect("a read was never answered"),
+        );
+        let pause = world.random.u64(200..1_200);
+        world.run_for(millis(pause));
+    }
+    times.sort();
+    let counters = world.picker.counters();
+    let waste = (counters.received - received) as f64 / (world.wanted_bytes - wanted) as f64;
+    Seeks {
+        median: times[times.len() / 2],
+        max: times[times.len() - 1],
+        waste,
+    }
+}
+
+/// Runs a case and holds it to a median and a maximum.
+fn hold(case: &Case, limit: Duration, median: Duration, max: Duration) {
+    for seed in 0..soak(1) {
+        let seeks = seek(case, seed);
+        println!(
+            "{:<44} {} limit {:>6.0} ms   median {:>6.0} (≤ {:>6.0})   max {:>6.0} (≤ {:>6.0})   waste {:.3}",
+            case.name,
+            if case.whole { "whole " } else { "demand" },
+            ms(limit),
+            ms(seeks.median),
+            ms(median),
+            ms(seeks.max),
+            ms(max),
+            seeks.waste
+        );
+        assert!(
+            seeks.median <= median,
+            "{} with seed {seed}: median {:?}",
+            case.name,
+            seeks.median
+        );
+        assert!(seeks.max <= max, "{} with seed {seed}: max {:?}", case.name, seeks.max);
+        assert!(
+            seeks.waste <= 1.3,
+            "{} with seed {seed}: waste {}",
+            case.name,
+            seeks.waste
+        );
+    }
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// With next to no round trip, and with 50 ms each way; with a full download running and without; with and without BEP
+/// 6; and with blocks that come as unevenly as they do in practice.
+fn in_all_ways(
+    name: &'static str,
+    seeders: &[Profile],
+    piece: u32,
+    line: f64,
+    bounds: impl Fn(Duration) -> (Duration, Duration),
+) {
+    let ways = [(true, 0.0), (false, 0.0), (true, 0.5)];
+    let ways = ways.into_iter().flat_map(|way| [(0, way), (50, way)]);
+    for (whole, (latency, (fast, uneven))) in ways.flat_map(|way| [(true, way), (false, way)]) {
+        let round_trip = millis(2 * latency);
+        let latency = millis(latency) + Duration::from_micros(50);
+        let jitter = millis(20).mul_f64(uneven);
+        let vary = |(index, profile): (u64, &Profile)| Profile {
+            // No two peers are in step, and none is exactly as fast as another.
+            away: vec![Time::ZERO..Time::from_micros(index * 37_031 % 1_000_000)],
+            rate: profile.rate * (0.905 + 0.01 * (index * 7 % 20) as f64),
+            latency,
+            jitter,
+            fast,
+            uneven,
+            ..profile.clone()
+        };
+        let seeders: Vec<Profile> = (0..).zip(seeders).map(vary).collect();
+        // Uneven blocks cost what two of them may take longer, at worst three.
+        let block_s = 16.0 * KIB * seeders.len() as f64 / line;
+        let extra = |blocks: f64| round_trip + jitter + Duration::from_secs_f64(blocks * uneven * block_s);
+        let line = line.min(seeders.iter().map(|profile| profile.rate).sum());
+        let limit = Duration::from_secs_f64(f64::from(piece) / line);
+        let (median, max) = bounds(limit);
+        let case = Case {
+            name,
+            seeders,
+            piece,
+            whole,
+            seeks: 20,
+        };
+        hold(&case, limit + round_trip, median + extra(2.0), max + extra(3.0));
+    }
+}
+
+#[test]
+fn seeks_run_at_the_speed_of_twenty_slow_seeders() {
+    let seeders = vec![Profile::seeder(256.0 * KIB); 20];
+    in_all_ways("20 × 256 KiB/s, 4 MiB", &seeders, 4 << 20, 5.0 * MIB, |_| {
+        (millis(1100), millis(1700))
+    });
+}
+
+#[test]
+fn seeks_on_one_fast_seeder_cost_little_more_than_the_piece() {
+    for (name, piece) in [
+        ("1 × 10 MiB/s, 1 MiB", 1),
+        ("1 × 10 MiB/s, 4 MiB", 4),
+        ("1 × 10 MiB/s, 16 MiB", 16),
+    ] {
+        let seeders = [Profile::seeder(10.0 * MIB)];
+        let bounds = |limit: Duration| (limit.mul_f64(1.3) + millis(50), limit.mul_f64(1.7) + millis(50));
+        in_all_ways(name, &seeders, piece << 20, 10.0 * MIB, bounds);
+    }
+}
+
+#[test]
+fn seeks_on_three_seeders_cost_little_more_than_the_piece() {
+    let seeders = vec![Profile::seeder(2.0 * MIB); 3];
+    let bounds = |limit: Duration| (limit.mul_f64(1.3) + millis(50), limit.mul_f64(1.7) + millis(50));
+    in_all_ways("3 × 2 MiB/s, 1 MiB", &seeders, 1 << 20, 6.0 * MIB, bounds);
+    in_all_ways("3 × 2 MiB/s, 4 MiB", &seeders, 4 << 20, 6.0 * MIB, bounds);
+}
+
+#[test]
+fn a_slow_peer_costs_nothing() {
+    let mut seeders = vec![Profile::seeder(5.0 * MIB); 2];
+    seeders.push(Profile::seeder(20_000.0));
+    let bounds = |limit: Duration| (limit.mul_f64(1.3) + millis(50), limit.mul_f64(1.7));
+    in_all_ways("2 × 5 MiB/s + 20 KB/s, 1 MiB", &seeders, 1 << 20, 10.0 * MIB, bounds);
+    in_all_ways("2 × 5 MiB/s + 20 KB/s, 4 MiB", &seeders, 4 << 20, 10.0 * MIB, bounds);
+}
+
+#[test]
+fn sixty_very_slow_seeders_add_up() {
+    let seeders = vec![Profile::seeder(64.0 * KIB); 60];
+    // A block takes such a peer 250 ms, and one is under way when the reader seeks.
+    let bounds = |limit: Duration| (limit.mul_f64(1.3) + millis(300), limit.mul_f64(1.7) + millis(300));
+    in_all_ways("60 × 64 KiB/s, 1 MiB", &seeders, 1 << 20, 3.75 * MIB, bounds);
+    in_all_ways("60 × 64 KiB/s, 4 MiB", &seeders, 4 << 20, 3.75 * MIB, bounds);
+}
+
+#[test]
+fn peers_that_choke_do_not_hold_up_a_seek() {
+    let second = |at: u64| Time::from_micros(at * 1_000_000);
+    let choking = |index: u64| {
+        let mut profile = Profile::seeder(256.0 * KIB);
+        // Every other peer chokes us most of the time, each at another moment.
+        if index.is_multiple_of(2) {
+            profile.chokes = (0..12)
+                .map(|round| second(round * 10 + index / 4)..second(round * 10 + index / 4 + 8))
+                .collect();
+        }
+        profile
+    };
+    let seeders: Vec<Profile> = (0..20).map(choking).collect();
+    let bounds = |limit: Duration| (limit.mul_f64(1.3) + millis(50), limit.mul_f64(1.7) + millis(50));
+    in_all_ways(
+        "20 × 256 KiB/s, half choking, 4 MiB",
+        &seeders,
+        4 << 20,
+        2.5 * MIB,
+        bounds,
+    );
+}
+
+#[test]
+fn the_first_read_does_not_wait_for_the_peers_to_be_known() {
+    let mut mixed = vec![Profile::seeder(5.0 * MIB); 2];
+    mixed.push(Profile::seeder(20_000.0));
+    let swarms = [
+        (
+            "20 × 256 KiB/s, 4 MiB",
+            vec![Profile::seeder(256.0 * KIB); 20],
+            4 << 20,
+            800,
+            1_200,
+        ),
+        (
+            "1 × 10 MiB/s, 1 MiB",
+            vec![Profile::seeder(10.0 * MIB)],
+            1 << 20,
+            100,
+            180,
+        ),
+        (
+            "1 × 10 MiB/s, 4 MiB",
+            vec![Profile::seeder(10.0 * MIB)],
+            4 << 20,
+            400,
+            570,
+        ),
+        ("2 × 5 MiB/s + 20 KB/s, 1 MiB", mixed, 1 << 20, 100, 220),
+        (
+            "60 × 64 KiB/s, 1 MiB",
+            vec![Profile::seeder(64.0 * KIB); 60],
+            1 << 20,
+            267,
+            650,
+        ),
+    ];
+    for (name, seeders, piece, limit, most) in swarms {
+        for latency in [0, 50] {
+            let seeders = seeders.iter().cloned().map(|profile| profile.latency(millis(latency)));
+            let shape = Shape::new(piece, TOTAL).unwrap();
+            let mut world = World::new(shape, seeders.collect(), Settings::default(), 1);
+            let read = world.read(0..1);
+            let took = world
+                .wait(read, Duration::from_secs(60))
+                .expect("the first read was never answered");
+            // An unchoke and a round trip, and with a long one the time in which a queue grows to fill it.
+            let most = millis(most + 6 * latency);
+            println!(
+                "first read, {name}, {latency} ms each way: {:.0} ms (line {limit}, ≤ {:.0})",
+                ms(took),
+                ms(most)
+            );
+            assert!(took <= most, "{name}: {took:?}");
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_sends_garbage_is_found_at_once() {
+    for seed in 0..soak(20) {
+        let mut seeders = vec![Profile::seeder(2.0 * MIB); 3];
+        seeders[1].lies = 1.0;
+        let shape = Shape::new(1 << 20, 256 << 20).unwrap();
+        let mut world = World::new(shape, seeders, Settings::default(), seed);
+        world.scan_every = 101;
+        let mut slowest = Duration::ZERO;
+        for at in 0..10u64 {
+            let read = world.read((at * 20) << 20..((at * 20) << 20) + 1);
+            let took = world
+                .wait(read, Duration::from_secs(60))
+                .expect("a read was never answered");
+            if at > 0 {
+                slowest = slowest.max(took);
+            } else {
+                println!("1 of 3 sends garbage: first read {:.0} ms", ms(took));
+                assert!(took <= millis(2_000), "the first read took {took:?} with seed {seed}");
+            }
+        }
+        assert_eq!(world.banned, [1], "seed {seed}");
+        assert!(
+            slowest <= millis(425 + 50),
+            "a read with the liar gone took {slowest:?} with seed {seed}"
+        );
+    }
+}
+
+#[test]
+fn a_peer_that_falls_silent_holds_up_nothing() {
+    for seed in 0..soak(5) {
+        let mut seeders = vec![Profile::seeder(2.0 * MIB); 4];
+        seeders[2] = seeders[2].clone().silent_from(Time::from_micros(4_100_000));
+        let case = Case {
+            name: "4 × 2 MiB/s, one falls silent",
+            seeders,
+            piece: 1 << 20,
+            whole: true,
+            seeks: 20,
+        };
+        let seeks = seek(&case, seed);
+        println!(
+            "{}: median {:.0} ms, max {:.0} ms",
+            case.name,
+            ms(seeks.median),
+            ms(seeks.max)
+        );
+        assert!(
+            seeks.median <= millis(280),
+            "median {:?} with seed {seed}",
+            seeks.median
+        );
+        assert!(seeks.max <= millis(500), "max {:?} with seed {seed}", seeks.max);
+    }
+}
+
+#[test]
+fn a_whole_download_takes_the_whole_line() {
+    let swarms: [(&str, Vec<Profile>, f64); 4] = [
+        ("20 × 256 KiB/s", vec![Profile::seeder(256.0 * KIB); 20], 5.0 * MIB),
+        ("60 × 64 KiB/s", vec![Profile::seeder(64.0 * KIB); 60], 3.75 * MIB),
+        (
+            "1 × 10 MiB/s, 100 ms",
+            vec![Profile::seeder(10.0 * MIB).latency(millis(50)); 1],
+            10.0 * MIB,
+        ),
+        (
+            "20 × 256 KiB/s, 100 ms",
+            vec![Profile::seeder(256.0 * KIB).latency(millis(50)); 20],
+            5.0 * MIB,
+        ),
+    ];
+    for (name, seeders, line) in swarms {
+        let shape = Shape::new(4 << 20, TOTAL).unwrap();
+        let mut world = World::new(shape, seeders, Settings::default(), 1);
+        world.picker.set_whole(true);
+        world.run_for(Duration::from_secs(5));
+        let before = world.picker.counters().received;
+        world.run_for(Duration::from_secs(30));
+        let share = (world.picker.counters().received - before) as f64 / 30.0 / line;
+        println!("whole download, {name}: {share:.3} of the line");
+        assert!(share >= 0.97, "{name}: {share}");
+    }
+}

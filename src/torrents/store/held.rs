@@ -1,0 +1,89 @@
+//! Pieces that are right but found no room on the disk: kept in memory, so that whoever waits for them gets them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::bits::Bits;
+
+/// Bytes held for one torrent; the piece that came first goes first. One piece is always held.
+const LIMIT: usize = 32 * 1024 * 1024;
+
+/// The held pieces of one torrent.
+pub(super) struct Held {
+    bits: Bits,
+    pieces: Mutex<VecDeque<(u32, Arc<[u8]>)>>,
+}
+
+impl Held {
+    pub(super) fn new(pieces: u32) -> Held {
+        Held {
+            bits: Bits::new(pieces),
+            pieces: Mutex::default(),
+        }
+    }
+
+    /// Whether the piece is held.
+    pub(super) fn has(&self, piece: u32) -> bool {
+        self.bits.get(piece)
+    }
+
+    /// The piece's bytes, if it is held.
+    pub(super) fn get(&self, piece: u32) -> Option<Arc<[u8]>> {
+        if !self.has(piece) {
+            return None;
+        }
+        self.pieces
+            .lock()
+            .iter()
+            .find(|(held, _)| *held == piece)
+            .map(|(_, bytes)| bytes.clone())
+    }
+
+    /// Holds a piece; gives those that had to make way.
+    pub(super) fn put(&self, piece: u32, bytes: Vec<u8>) -> Vec<u32> {
+        let mut pieces = self.pieces.lock();
+        if self.bits.set(piece) {
+            pieces.push_back((piece, bytes.into()));
+        }
+        let mut evicted = Vec::new();
+        while pieces.len() > 1 && pieces.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > LIMIT {
+            if let Some((first, _)) = pieces.pop_front() {
+                self.bits.clear(first);
+                evicted.push(first);
+            }
+        }
+        evicted
+    }
+
+    /// Takes out the piece that has been held longest.
+    pub(super) fn take_first(&self) -> Option<(u32, Arc<[u8]>)> {
+        let first = self.pieces.lock().pop_front()?;
+        self.bits.clear(first.0);
+        Some(first)
+    }
+
+    /// Puts back what was taken out.
+    pub(super) fn put_back(&self, piece: u32, bytes: Arc<[u8]>) {
+        self.bits.set(piece);
+        self.pieces.lock().push_front((piece, bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_makes_way_and_one_is_always_held() {
+        let held = Held::new(4);
+        assert!(held.put(0, vec![0; LIMIT / 2]).is_empty());
+        assert!(held.put(1, vec![1; LIMIT / 2]).is_empty());
+        assert_eq!(held.put(2, vec![2; 1]), [0]);
+        assert!(!held.has(0) && held.has(1) && held.has(2));
+        assert_eq!(held.put(3, vec![3; 2 * LIMIT]), [1, 2]);
+        assert_eq!(held.get(3).unwrap().len(), 2 * LIMIT);
+        assert!(held.get(2).is_none());
+    }
+}
