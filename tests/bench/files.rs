@@ -100,12 +100,9 @@ fn measured(name: &str, daemon: &Daemon, path: &Path, cold: &[&Path]) -> (String
         "--name=random",
         "--rw=randread",
         "--bs=64k",
+        "--io_size=128m",
         "--ioengine=psync",
         "--readonly",
-        "--runtime=5",
-    ]);
-    command.args([
-        "--time_based",
         "--invalidate=0",
         "--allow_file_create=0",
         "--output-format=json",

@@ -6,7 +6,7 @@ mod files;
 mod live;
 mod start;
 #[path = "../whole/support/mod.rs"]
-#[expect(dead_code, unused_imports, reason = "the tests share more than the bench needs")]
+#[expect(dead_code, reason = "the tests share more than the bench needs")]
 mod support;
 
 use std::time::Duration;

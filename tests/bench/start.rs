@@ -13,29 +13,29 @@ use crate::support::limit::{Held, Registration, unmount};
 use crate::support::media::{Film, film};
 use crate::support::swarm::{Libtorrent, Seeding};
 use crate::support::torrents::{Bencode, Torrent};
-use crate::support::{Background, DaemonOptions, Work, eventually, is_mounted, shell};
+use crate::support::{Background, DaemonOptions, Work, eventually, is_mounted, report, shell};
 use crate::table;
 
 const SEEDERS: u8 = 4;
 /// 8 Mbit/s among all of them.
 const EACH_BYTES_PER_SECOND: u64 = 250_000;
 /// What takes longer is written down as such.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
 const ROUNDS: usize = 3;
 
 pub(crate) fn compare() {
     let mut rows = Vec::new();
-    for kind in [Film::Mp4IndexFirst, Film::Mp4IndexLast, Film::Matroska] {
-        let plain = film(kind);
-        for (what, script) in [
-            ("first byte", r#"exec head -c 1 "$1""#),
-            ("first fragment", FRAGMENT),
-            ("first fragment from 60 s on", FRAGMENT_AFTER_SEEK),
-        ] {
-            let ours = median((0..ROUNDS).map(|_| magnetfs(&plain, script)).collect());
-            let theirs = median((0..ROUNDS).map(|_| btfs(&plain, script)).collect());
-            rows.push((format!("{}, {what}", plain.name), vec![ours, theirs]));
-        }
+    // The hardest of the containers: the index lies behind everything else.
+    let plain = film(Film::Mp4IndexLast);
+    for (what, script) in [
+        ("first byte", r#"exec head -c 1 "$1""#),
+        ("first fragment", FRAGMENT),
+        ("first fragment from 60 s on", FRAGMENT_AFTER_SEEK),
+    ] {
+        let ours = median((0..ROUNDS).map(|_| magnetfs(&plain, script)).collect());
+        let theirs = median((0..ROUNDS).map(|_| btfs(&plain, script)).collect());
+        report(&format!("{what}: {ours} s, btfs {theirs} s"));
+        rows.push((what.to_owned(), vec![ours, theirs]));
     }
     table(
         "A film of 20 Mbit/s on a swarm of 8 Mbit/s, seconds",
@@ -134,7 +134,7 @@ fn magnetfs(plain: &Torrent, script: &str) -> Option<Duration> {
     let swarm = Swarm::new(&work, plain);
     let options = DaemonOptions::new(&work)
         .option("--trackers", "on")
-        .option("--read-deadline", "120");
+        .option("--read-deadline", "60");
     let began = Instant::now();
     let daemon = options.argument(&swarm.torrent).start();
     let mounted = began.elapsed();
@@ -145,30 +145,50 @@ fn magnetfs(plain: &Torrent, script: &str) -> Option<Duration> {
 }
 
 fn btfs(plain: &Torrent, script: &str) -> Option<Duration> {
+    // It aborts when its mount is touched too early in its life, which then is not the time that is measured.
+    (0..3).find_map(|_| btfs_once(plain, script)).flatten()
+}
+
+/// `None` when btfs did not come up; `Some(None)` when it did and was too slow.
+fn btfs_once(plain: &Torrent, script: &str) -> Option<Option<Duration>> {
     let work = Work::new();
     let swarm = Swarm::new(&work, plain);
-    let (mount, data) = (work.directory("mount"), work.directory("data"));
-    let _mount = Registration::of(Held::Mount(mount.clone()));
-    let began = Instant::now();
+    let mount = Mounted::new(work.directory("mount"));
+    let data = work.directory("data");
     let mut command = Command::new("btfs");
-    command
-        .arg("-f")
-        .arg(format!("--data-directory={}", data.display()))
-        .arg(&swarm.torrent)
-        .arg(&mount);
-    let client = Background::spawn(&mut command);
-    let path = mount.join(&plain.name);
-    eventually("btfs mounts", Duration::from_secs(20), || {
-        is_mounted(&mount).then_some(())
-    });
-    // It aborts when its mount is touched in its first moments.
-    let touched = Instant::now();
-    eventually("btfs is ready", Duration::from_secs(20), || {
-        (touched.elapsed() > Duration::from_millis(150) && path.exists()).then_some(())
+    command.arg("-f").arg(format!("--data-directory={}", data.display()));
+    let began = Instant::now();
+    let mut client = Background::spawn(command.arg(&swarm.torrent).arg(&mount.path));
+    let path = mount.path.join(&plain.name);
+    let mut appeared = None;
+    let ready = eventually("btfs shows the film, or ends", Duration::from_secs(20), || {
+        if !client.is_running() {
+            return Some(false);
+        }
+        if appeared.is_none() && is_mounted(&mount.path) {
+            appeared = Some(Instant::now());
+        }
+        (appeared?.elapsed() > Duration::from_millis(200) && path.exists()).then_some(true)
     });
     let mounted = began.elapsed();
-    let time = timed(&path, script);
-    unmount(&mount);
-    drop(client);
-    time.map(|time| mounted + time)
+    ready.then(|| timed(&path, script).map(|time| mounted + time))
+}
+
+/// A mount point of another program, unmounted whatever becomes of that.
+struct Mounted {
+    path: PathBuf,
+    _registration: Registration,
+}
+
+impl Mounted {
+    fn new(path: PathBuf) -> Self {
+        let _registration = Registration::of(Held::Mount(path.clone()));
+        Self { path, _registration }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        unmount(&self.path);
+    }
 }
