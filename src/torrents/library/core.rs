@@ -434,7 +434,21 @@ impl Library {
         }
         self.publish();
         info!(torrent = torrent.name(), %info_hash, "added");
+        self.meet_peers(&torrent);
         Ok(torrent)
+    }
+
+    /// Lets a newcomer meet its peers if there is a free place: whoever adds a torrent is likely to read it next, and
+    /// handshakes take seconds. Nothing is fetched.
+    fn meet_peers(self: &Arc<Self>, torrent: &Arc<Torrent>) {
+        if torrent.contents().is_none() || self.places.available_permits() == 0 {
+            return;
+        }
+        let (library, torrent) = (self.clone(), torrent.clone());
+        tokio::spawn(async move {
+            // A reader comes to the same refusal, and is told of it.
+            let _ = library.enter(&torrent, false).await;
+        });
     }
 
     /// Gives a torrent that is here what a second `add` says of it.
