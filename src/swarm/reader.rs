@@ -24,6 +24,9 @@ const BOOST: Duration = Duration::from_secs(10);
 const MAX_WINDOW: u64 = 256 * 1024 * 1024;
 /// The head and the tail of a file that are fetched once it was read from, in bytes each.
 const EDGE: u64 = 256 * 1024;
+/// How long after a sequence began they come before what is read later than that: the index that a seek needs is there
+/// before the viewer seeks, even if the line is hardly quicker than the reader.
+const EDGE_WITHIN: Duration = Duration::from_secs(3);
 /// Sequences that one handle may interleave (badly muxed files are read at two places in turn).
 const MAX_SEQUENCES: usize = 4;
 /// A sequence that is not the latest is forgotten after this long without a read.
@@ -167,10 +170,15 @@ impl Reader {
         if self.answered {
             let head = self.file.start..self.file.end.min(self.file.start + EDGE);
             let tail = self.file.start.max(self.file.end.saturating_sub(EDGE))..self.file.end;
+            let playing = self.sequences.iter().filter(|sequence| sequence.run >= PROBE);
+            let (band, deadline) = match playing.map(|sequence| sequence.begun).min() {
+                Some(begun) => (Band::Soon, begun + EDGE_WITHIN),
+                None => (Band::Edge, Time::ZERO),
+            };
             let edge = |bytes| Want {
                 bytes,
-                band: Band::Edge,
-                deadline: Some(Time::ZERO),
+                band,
+                deadline: Some(deadline),
                 pace: None,
             };
             wants.extend([head, tail].map(edge));
@@ -262,7 +270,9 @@ mod tests {
 
     /// Begin and end of each window, in MiB.
     fn soon(wants: &[Want]) -> Vec<(u64, u64)> {
-        let windows = wants.iter().filter(|want| want.band == Band::Soon);
+        let windows = wants
+            .iter()
+            .filter(|want| want.band == Band::Soon && want.pace.is_some());
         windows
             .map(|want| (want.bytes.start / MIB, want.bytes.end / MIB))
             .collect()
@@ -311,6 +321,15 @@ mod tests {
         let now = stream(&mut reader, now, 9 * MIB..200 * MIB, MIB);
         let window = soon(&reader.wants(now, 5 * MIB))[0];
         assert!((229..=232).contains(&window.1), "{window:?}");
+    }
+
+    #[test]
+    fn the_edges_come_before_the_later_part_of_the_window_once_a_sequence_runs() {
+        let mut reader = reader();
+        let now = stream(&mut reader, at(1000), 0..MIB, MIB);
+        let wants = reader.wants(now, 5 * MIB);
+        let tail = wants.iter().find(|want| want.bytes.end == 4096 * MIB).unwrap();
+        assert_eq!((tail.band, tail.deadline), (Band::Soon, Some(at(4000))));
     }
 
     #[test]

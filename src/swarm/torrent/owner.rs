@@ -39,6 +39,9 @@ const PEERS: usize = 80;
 const GUESTS: usize = 16;
 /// How often rates, dials and the choker are looked at if nothing else happens.
 const TICK: Duration = Duration::from_secs(1);
+/// For so long after the start peers are dialled although nothing is asked for yet: a torrent enters the swarm because
+/// somebody is about to read it.
+const MEETING: Duration = Duration::from_secs(60);
 /// What trackers are given to hear that we leave.
 const FAREWELL: Duration = Duration::from_millis(300);
 /// Connections begun with one address.
@@ -76,6 +79,10 @@ pub(super) struct Owner {
     found: mpsc::Receiver<Found>,
     actions: Vec<Action>,
     last_tick: (Instant, u64, u64),
+    /// A read waits where none did: somebody may have to be dialled for it.
+    hungry: bool,
+    /// When the book has somebody to dial, as far as is known.
+    dial_due: Option<Instant>,
     /// Of peers that have gone.
     uploaded: u64,
 }
@@ -137,6 +144,8 @@ impl Owner {
             peers: HashMap::new(),
             actions: Vec::new(),
             last_tick: (Instant::now(), 0, 0),
+            hungry: false,
+            dial_due: None,
             uploaded: 0,
             _searches: searches,
             announcer,
@@ -185,6 +194,9 @@ impl Owner {
             if self.last_tick.0.elapsed() >= TICK {
                 self.tick();
             }
+            if self.dial_due.is_some_and(|due| due <= Instant::now()) {
+                self.dial();
+            }
         }
         self.peers.clear();
         if let Some(announcer) = self.announcer.take() {
@@ -201,7 +213,8 @@ impl Owner {
     }
 
     fn next_wakeup(&self) -> tokio::time::Instant {
-        let tick = tokio::time::Instant::from_std(self.last_tick.0 + TICK);
+        let tick = self.last_tick.0 + TICK;
+        let tick = tokio::time::Instant::from_std(self.dial_due.map_or(tick, |due| due.min(tick)));
         let wakeups = [self.picker.next_wakeup(), self.readers.next_wakeup()];
         let soonest = wakeups.into_iter().flatten().min();
         soonest.map_or(tick, |time| {
@@ -213,6 +226,9 @@ impl Owner {
     fn decide(&mut self) {
         let now = self.now();
         self.readers.update(now, &mut self.picker);
+        if std::mem::take(&mut self.hungry) {
+            self.dial();
+        }
         self.status.waiting.store(self.readers.waiting(), Ordering::Relaxed);
         let mut actions = std::mem::take(&mut self.actions);
         self.picker.decide(now, &mut actions);
@@ -272,8 +288,8 @@ impl Owner {
                 for piece in self.options.shape.pieces_of(bytes.clone()) {
                     self.recheck(piece);
                 }
+                self.hungry |= self.readers.waiting() == 0;
                 self.readers.demand(now, reader, demand, bytes);
-                self.dial();
             }
             Order::Withdraw {
                 reader,
@@ -413,8 +429,9 @@ impl Owner {
 
     /// Dials whom the book names, as far as there are places.
     fn dial(&mut self) {
-        let wants = !self.have.is_full() && self.picker.is_wanting();
-        if !wants {
+        self.dial_due = None;
+        let meets = self.clock.elapsed() < MEETING;
+        if self.have.is_full() || !(meets || self.picker.is_wanting()) {
             return;
         }
         let room = PEERS.saturating_sub(self.peers.len() + self.book.counts().dialing);
@@ -425,6 +442,7 @@ impl Owner {
                 Err(_) => self.book.put_off(Instant::now(), dial.address),
             }
         }
+        self.dial_due = (room > 0).then(|| self.book.next_due(urgent)).flatten();
     }
 
     /// Answers a peer that connected to us.
