@@ -361,7 +361,8 @@ impl Owner {
         }
         if receipt.piece_complete {
             self.expected.remove(&span.piece);
-            self.assembly.finish(span.piece, self.verdicts.0.clone());
+            let digests = self.picker.wants_digests(span.piece);
+            self.assembly.finish(span.piece, digests, self.verdicts.0.clone());
         }
     }
 
