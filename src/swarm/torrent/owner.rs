@@ -285,7 +285,10 @@ impl Owner {
                 self.book.add(Instant::now(), peers, Source::Given);
                 self.dial();
             }
-            Order::Whole(whole) => self.picker.set_whole(whole),
+            Order::Whole(whole) => {
+                self.picker.set_whole(whole);
+                self.dial();
+            }
         }
     }
 
@@ -414,12 +417,13 @@ impl Owner {
 
     /// Dials whom the book names, as far as there are places.
     fn dial(&mut self) {
-        let wants = !self.have.is_full() && self.picker.is_wanting();
+        // A read that has just begun is with the readers, and not yet with the picker.
+        let urgent = self.readers.waiting() > 0;
+        let wants = !self.have.is_full() && (urgent || self.picker.is_wanting());
         if !wants {
             return;
         }
         let room = PEERS.saturating_sub(self.peers.len() + self.book.counts().dialing);
-        let urgent = self.readers.waiting() > 0;
         for dial in self.book.next(Instant::now(), room, urgent) {
             match self.shared.connections.dial(dial.address.ip()) {
                 Ok(place) => self.meeter.dial(dial, place),

@@ -8,7 +8,7 @@ use librqbit::limits::LimitsConfig;
 use librqbit::{AddTorrent, AddTorrentOptions, ConnectionOptions, Session, SessionOptions};
 
 use super::swarm::{Kind, Profile, Swarm};
-use super::{KIB, MIB, PATIENCE, Source, daemon, seeks, twenty};
+use super::{MIB, PATIENCE, Source, daemon, seeks, twenty};
 use crate::support::{Work, eventually, run};
 use crate::table;
 
@@ -124,7 +124,6 @@ fn unlimited() {
         &["magnetfs", "librqbit session"],
         &rows,
     );
-    let _ = KIB;
 }
 
 /// User and system time of a process, in seconds.
