@@ -29,7 +29,7 @@ pub trait Storage: Send + Sync + 'static {
     fn has(&self, piece: u32) -> bool;
 
     /// Compares a whole piece with its hash and stores it.
-    fn finish(&self, piece: u32, bytes: Vec<u8>) -> Finished;
+    fn finish(&self, piece: u32, bytes: &[u8]) -> Finished;
 
     /// Verified bytes of a stored piece, exactly as many as asked for.
     ///
@@ -69,6 +69,7 @@ pub(super) struct Verdict {
     /// What became of it.
     pub(super) finished: Finished,
     /// One number for each block, by which the same block of another attempt can be compared. No peer can foresee it.
+    /// Empty unless they were asked for, or the piece is bad.
     pub(super) digests: Vec<u64>,
 }
 
@@ -120,8 +121,9 @@ impl Assembly {
         self.pieces.write().remove(&piece);
     }
 
-    /// Hashes and stores a piece whose blocks are all here, and says what came of it. It waits for its turn.
-    pub(super) fn finish(self: &Arc<Self>, piece: u32, verdicts: mpsc::UnboundedSender<Verdict>) {
+    /// Hashes and stores a piece whose blocks are all here, and says what came of it, with `digests` if they are
+    /// wanted even of a good piece. It waits for its turn.
+    pub(super) fn finish(self: &Arc<Self>, piece: u32, digests: bool, verdicts: mpsc::UnboundedSender<Verdict>) {
         let Some(partial) = self.pieces.write().remove(&piece) else {
             return;
         };
@@ -130,7 +132,7 @@ impl Assembly {
             // Never closed; and without a permit there would only be more at once.
             let _permit = assembly.finishing.clone().acquire_owned().await;
             let bytes = std::mem::take(&mut partial.lock().bytes);
-            let finished = tokio::task::spawn_blocking(move || assembly.judge(piece, bytes)).await;
+            let finished = tokio::task::spawn_blocking(move || assembly.judge(piece, &bytes, digests)).await;
             let verdict = finished.unwrap_or_else(|_| Verdict {
                 piece,
                 finished: Finished::Failed,
@@ -141,12 +143,17 @@ impl Assembly {
         });
     }
 
-    fn judge(&self, piece: u32, bytes: Vec<u8>) -> Verdict {
-        let digests = bytes
-            .chunks(BLOCK as usize)
-            .map(|block| self.hasher.hash_one(block))
-            .collect();
+    fn judge(&self, piece: u32, bytes: &[u8], digests: bool) -> Verdict {
         let finished = self.storage.finish(piece, bytes);
+        // Nearly every piece is good at once, and this hash costs as much as the piece's own.
+        let digests = if digests || finished == Finished::Bad {
+            bytes
+                .chunks(BLOCK as usize)
+                .map(|block| self.hasher.hash_one(block))
+                .collect()
+        } else {
+            Vec::new()
+        };
         Verdict {
             piece,
             finished,

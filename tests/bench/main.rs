@@ -4,6 +4,7 @@
 
 mod files;
 mod live;
+mod seeks;
 mod start;
 #[path = "../whole/support/mod.rs"]
 #[expect(dead_code, reason = "the tests share more than the bench needs")]
@@ -17,10 +18,11 @@ fn main() {
         .skip(1)
         .filter(|argument| !argument.starts_with("--"))
         .collect();
-    let parts: [(&str, fn()); 3] = [
+    let parts: [(&str, fn()); 4] = [
         ("files", files::compare),
         ("live", live::compare),
         ("start", start::compare),
+        ("seeks", seeks::compare),
     ];
     for (name, part) in parts {
         if wanted.is_empty() || wanted.iter().any(|other| other == name) {

@@ -301,7 +301,10 @@ impl Owner {
                 self.book.add(Instant::now(), peers, Source::Given);
                 self.dial();
             }
-            Order::Whole(whole) => self.picker.set_whole(whole),
+            Order::Whole(whole) => {
+                self.picker.set_whole(whole);
+                self.dial();
+            }
         }
     }
 
@@ -377,7 +380,8 @@ impl Owner {
         }
         if receipt.piece_complete {
             self.expected.remove(&span.piece);
-            self.assembly.finish(span.piece, self.verdicts.0.clone());
+            let digests = self.picker.wants_digests(span.piece);
+            self.assembly.finish(span.piece, digests, self.verdicts.0.clone());
         }
     }
 
@@ -430,12 +434,13 @@ impl Owner {
     /// Dials whom the book names, as far as there are places.
     fn dial(&mut self) {
         self.dial_due = None;
+        // A read that has just begun is with the readers, and not yet with the picker.
+        let urgent = self.readers.waiting() > 0;
         let meets = self.clock.elapsed() < MEETING;
-        if self.have.is_full() || !(meets || self.picker.is_wanting()) {
+        if self.have.is_full() || !(meets || urgent || self.picker.is_wanting()) {
             return;
         }
         let room = PEERS.saturating_sub(self.peers.len() + self.book.counts().dialing);
-        let urgent = self.readers.waiting() > 0;
         for dial in self.book.next(Instant::now(), room, urgent) {
             match self.shared.connections.dial(dial.address.ip()) {
                 Ok(place) => self.meeter.dial(dial, place),

@@ -40,7 +40,7 @@ impl Storage for WholeFile {
         true
     }
 
-    fn finish(&self, _: u32, _: Vec<u8>) -> Finished {
+    fn finish(&self, _: u32, _: &[u8]) -> Finished {
         Finished::Failed
     }
 

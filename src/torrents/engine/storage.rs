@@ -18,7 +18,7 @@ impl Storage for StoreStorage {
         self.0.has(piece)
     }
 
-    fn finish(&self, piece: u32, bytes: Vec<u8>) -> Finished {
+    fn finish(&self, piece: u32, bytes: &[u8]) -> Finished {
         match self.0.finish(piece, bytes) {
             Ok(finished) => finished,
             // The daemon is stopping, or the torrent left.

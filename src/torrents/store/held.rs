@@ -42,7 +42,7 @@ impl Held {
     }
 
     /// Holds a piece; gives those that had to make way.
-    pub(super) fn put(&self, piece: u32, bytes: Vec<u8>) -> Vec<u32> {
+    pub(super) fn put(&self, piece: u32, bytes: &[u8]) -> Vec<u32> {
         let mut pieces = self.pieces.lock();
         if self.bits.set(piece) {
             pieces.push_back((piece, bytes.into()));
@@ -78,11 +78,11 @@ mod tests {
     #[test]
     fn the_oldest_makes_way_and_one_is_always_held() {
         let held = Held::new(4);
-        assert!(held.put(0, vec![0; LIMIT / 2]).is_empty());
-        assert!(held.put(1, vec![1; LIMIT / 2]).is_empty());
-        assert_eq!(held.put(2, vec![2; 1]), [0]);
+        assert!(held.put(0, &vec![0; LIMIT / 2]).is_empty());
+        assert!(held.put(1, &vec![1; LIMIT / 2]).is_empty());
+        assert_eq!(held.put(2, &[2]), [0]);
         assert!(!held.has(0) && held.has(1) && held.has(2));
-        assert_eq!(held.put(3, vec![3; 2 * LIMIT]), [1, 2]);
+        assert_eq!(held.put(3, &vec![3; 2 * LIMIT]), [1, 2]);
         assert_eq!(held.get(3).unwrap().len(), 2 * LIMIT);
         assert!(held.get(2).is_none());
     }

@@ -130,13 +130,13 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::File`] for a fault of the disk, [`StoreError::Closed`].
-    pub fn finish(&self, piece: u32, bytes: Vec<u8>) -> Result<Finished, StoreError> {
+    pub fn finish(&self, piece: u32, bytes: &[u8]) -> Result<Finished, StoreError> {
         let expected = hashes::expected(&self.metainfo, &self.metainfo_path, piece)
             .map_err(|error| fault(&self.metainfo_path, error))?;
-        if hashes::of(&bytes) != expected {
+        if hashes::of(bytes) != expected {
             return Ok(Finished::Bad);
         }
-        match self.store(piece, &bytes) {
+        match self.store(piece, bytes) {
             Ok(()) => {}
             Err(StoreError::NoSpace) => {
                 let evicted = self.held.put(piece, bytes);
