@@ -351,6 +351,8 @@ impl Owner {
         let Some(block) = self.options.shape.block_at(span.piece, span.begin, span.length) else {
             return;
         };
+        // It may have been forgotten since it was kept: then it is to be asked for again.
+        let kept = kept && self.assembly.holds(key, block);
         let receipt = self.picker.received(self.time(at), key, block, kept);
         self.status.fetched.fetch_add(u64::from(span.length), Ordering::Relaxed);
         match receipt.arrival {
@@ -504,6 +506,8 @@ impl Owner {
         let Some(peer) = self.peers.remove(&key) else { return };
         self.uploaded += peer.link.counters().uploaded();
         self.picker.remove_peer(key);
+        // What it has sent and we have not heard of yet will not be heard of.
+        self.assembly.bar(key, |block| self.picker.holds(block));
         self.book.ended(Instant::now(), peer.address, how);
         self.status.connected.store(self.peers.len(), Ordering::Relaxed);
         if peer.interested {

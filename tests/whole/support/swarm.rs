@@ -1,6 +1,5 @@
 //! Seeders on loopback: libtorrent, transmission-daemon and a librqbit session.
 
-use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroU32;
@@ -225,17 +224,16 @@ impl Drop for Transmission {
 #[derive(Debug)]
 pub(crate) struct Aria2 {
     child: Child,
-    lines: mpsc::Receiver<String>,
     /// Where it listens.
     pub(crate) address: SocketAddr,
     _registration: Registration,
 }
 
 impl Aria2 {
-    /// Starts with a .torrent file or a magnet link: what is missing in `directory` is fetched, and all of it seeded.
-    pub(crate) fn start(source: &OsStr, directory: &Path) -> Self {
+    /// Starts with a torrent: what is missing in `directory` is fetched, and all of it seeded.
+    pub(crate) fn start(torrent: &Torrent, directory: &Path, tracker: Option<&str>) -> Self {
         let address = free_address();
-        let mut child = Command::new("aria2c")
+        let child = Command::new("aria2c")
             .args([
                 "--no-conf",
                 "--enable-dht=false",
@@ -247,11 +245,8 @@ impl Aria2 {
                 "--disable-ipv6=true",
                 "--seed-ratio=0.0",
             ])
-            .args([
-                "--check-integrity=true",
-                "--bt-hash-check-seed=true",
-                "--file-allocation=none",
-            ])
+            .args(["--file-allocation=none", "--check-integrity=true"])
+            .args(tracker.map(|url| format!("--bt-tracker={url}")))
             .args([
                 "--summary-interval=0",
                 "--console-log-level=notice",
@@ -260,39 +255,18 @@ impl Aria2 {
             .arg(format!("--listen-port={}", address.port()))
             .arg("--dir")
             .arg(directory)
-            .arg(source)
+            .arg(&torrent.path)
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("aria2c; `make test` installs it");
         let registration = Registration::of(Held::Process(child.id()));
-        let output = child.stdout.take().expect("its output");
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                let _ = sender.send(line);
-            }
-        });
         eventually("aria2 listens", READY_LIMIT, || TcpStream::connect(address).ok());
         Self {
             child,
-            lines,
             address,
             _registration: registration,
-        }
-    }
-
-    /// Waits until it says that it seeds.
-    pub(crate) fn downloaded(&mut self, limit: Duration) {
-        let deadline = Instant::now() + limit;
-        let mut said = String::new();
-        while !said.contains("Seeding is started") && !said.contains("Download complete: /") {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(left) {
-                Ok(line) => said.extend([&line, "\n"]),
-                Err(_) => panic!("aria2 has not got all:\n{said}"),
-            }
         }
     }
 }
