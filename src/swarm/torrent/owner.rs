@@ -35,6 +35,8 @@ const EVENTS: usize = 256;
 const EVENTS_AT_ONCE: usize = 64;
 /// Connections of one torrent.
 const PEERS: usize = 80;
+/// While a read waits and there are fewer, trackers are asked again as soon as they allow it.
+const FEW_PEERS: usize = 4;
 /// Connections of others that wait to be answered; more are closed.
 const GUESTS: usize = 16;
 /// How often rates, dials and the choker are looked at if nothing else happens.
@@ -535,6 +537,12 @@ impl Owner {
         self.status.known.store(counts.known, Ordering::Relaxed);
         self.status.dialing.store(counts.dialing, Ordering::Relaxed);
         self.dial();
+        if self.readers.waiting() > 0
+            && self.peers.len() < FEW_PEERS
+            && let Some(announcer) = &self.announcer
+        {
+            announcer.announce_now();
+        }
         if self.choker.next_round().is_none_or(|due| due <= now) {
             self.choke();
         }
