@@ -17,7 +17,7 @@ RUN_NEEDS := fusermount3:fuse3
 DEMO_NEEDS := $(BUILD_NEEDS) $(RUN_NEEDS) ffmpeg:ffmpeg
 # To seed, to read and to play, as other people's programs do it, and to check the units.
 TEST_NEEDS := $(DEMO_NEEDS) libtorrent:python3-libtorrent transmission-daemon:transmission-daemon \
-	transmission-create:transmission-cli mpv:mpv fio:fio getfattr:attr setpriv:util-linux cmp:diffutils \
+	transmission-create:transmission-cli aria2c:aria2 mpv:mpv fio:fio getfattr:attr setpriv:util-linux cmp:diffutils \
 	systemd-analyze:systemd
 # To compare with.
 BENCH_NEEDS := $(TEST_NEEDS) btfs:btfs
@@ -50,7 +50,7 @@ define need
 	esac
 endef
 
-.PHONY: all demo test bench install uninstall
+.PHONY: all demo test soak bench install uninstall
 
 all: $(PROGRAM)
 
@@ -72,6 +72,38 @@ test:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) test --workspace --locked -- --test-threads=2
+
+# The long versions: SOAK times as many simulated swarms, CHURN_SECONDS of peers that die, return, stall and lie, and
+# FUZZ_SECONDS of each fuzz target. Everything is run, then what each came to is said.
+SOAK ?= 20
+CHURN_SECONDS ?= 600
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := message handshake extension metadata tracker
+SOAK_DIR := $(TARGET)/soak
+
+soak:
+	$(call need,To soak,$(TEST_NEEDS))
+	@mkdir -p $(SOAK_DIR)
+	$(CARGO) test --workspace --locked --no-run
+	cd tests/fuzz && $(CARGO) build --release --locked
+	@failed=; \
+	run() { \
+		name=$$1; shift; echo "$$name runs; $(SOAK_DIR)/$$name.log"; \
+		"$$@" > $(SOAK_DIR)/$$name.log 2>&1 || { failed="$$failed $$name"; tail -n 40 $(SOAK_DIR)/$$name.log; }; \
+	}; \
+	run simulator env SOAK=$(SOAK) $(CARGO) test --locked --lib swarm::simulator; \
+	run churn env CHURN_SECONDS=$(CHURN_SECONDS) $(CARGO) test --locked --test whole churn; \
+	for target in $(FUZZ_TARGETS); do \
+		mkdir -p $(SOAK_DIR)/corpus/$$target; \
+		run fuzz-$$target sh -c 'corpus=$$(realpath $(SOAK_DIR)/corpus/$$1) && cd tests/fuzz && \
+			exec $(CARGO) run --release --locked --bin $$1 -- -max_total_time=$(FUZZ_SECONDS) $$corpus' sh $$target; \
+	done; \
+	grep -h '^test result: [^0]* [1-9]' $(SOAK_DIR)/simulator.log | sed 's/^/simulator: /'; \
+	grep -h 'churn of' $(SOAK_DIR)/churn.log; \
+	for target in $(FUZZ_TARGETS); do \
+		echo "fuzz $$target: $$(grep -h '^Done ' $(SOAK_DIR)/fuzz-$$target.log || echo a finding)"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
 bench:
 	$(call need,For the bench,$(BENCH_NEEDS))

@@ -4,8 +4,8 @@
 //! written is decided by the owner alone: only pieces that it [expects](Assembly::expect) have room here, and the
 //! picker bounds how many those are.
 
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -19,6 +19,9 @@ use tokio::sync::{Semaphore, mpsc};
 use super::peer::{Sink, Source};
 use super::shape::{BLOCK, Block, PeerKey, Shape};
 use super::wire::Span;
+
+/// Peers whose blocks are refused; a link that was hung up on ends long before so many others are.
+const BARRED: usize = 256;
 
 /// Pieces that are hashed and stored at once, of one torrent: as many as a small machine has cores.
 const FINISHING: usize = 2;
@@ -80,13 +83,16 @@ pub(super) struct Assembly {
     storage: Arc<dyn Storage>,
     finishing: Arc<Semaphore>,
     hasher: RandomState,
+    /// The peers that were hung up on last. Their links may still be at work.
+    barred: RwLock<VecDeque<PeerKey>>,
 }
 
 /// One unfinished piece.
 struct Partial {
     /// Empty until the first block arrives.
     bytes: Vec<u8>,
-    here: Vec<bool>,
+    /// Who sent each block that is here.
+    from: Vec<Option<PeerKey>>,
 }
 
 impl Assembly {
@@ -97,6 +103,7 @@ impl Assembly {
             storage,
             finishing: Arc::new(Semaphore::new(FINISHING)),
             hasher: RandomState::new(),
+            barred: RwLock::default(),
         }
     }
 
@@ -108,7 +115,7 @@ impl Assembly {
         let blocks = self.shape.block_count(piece) as usize;
         let partial = Partial {
             bytes: Vec::new(),
-            here: vec![false; blocks],
+            from: vec![None; blocks],
         };
         self.pieces
             .write()
@@ -119,6 +126,31 @@ impl Assembly {
     /// Drops what is here of a piece, and what comes of it.
     pub(super) fn forget(&self, piece: u32) {
         self.pieces.write().remove(&piece);
+    }
+
+    /// Whether the block is here and came from `peer`.
+    pub(super) fn holds(&self, peer: PeerKey, block: Block) -> bool {
+        self.partial(block.piece)
+            .is_some_and(|partial| partial.lock().from[block.index as usize] == Some(peer))
+    }
+
+    /// The peer is not heard any more: what came of it and is not `known` to the owner would never be asked for again,
+    /// so it is dropped, and nothing more is taken of it.
+    pub(super) fn bar(&self, peer: PeerKey, known: impl Fn(Block) -> bool) {
+        {
+            let mut barred = self.barred.write();
+            barred.push_back(peer);
+            if barred.len() > BARRED {
+                barred.pop_front();
+            }
+        }
+        for (piece, partial) in self.pieces.read().iter() {
+            for (index, from) in (0..).zip(&mut partial.lock().from) {
+                if *from == Some(peer) && !known(Block { piece: *piece, index }) {
+                    *from = None;
+                }
+            }
+        }
     }
 
     /// Hashes and stores a piece whose blocks are all here, and says what came of it, with `digests` if they are
@@ -174,10 +206,10 @@ impl Sink for Assembly {
     fn wanted(&self, span: Span) -> bool {
         let Some(block) = self.block(span) else { return false };
         self.partial(span.piece)
-            .is_some_and(|partial| !partial.lock().here[block.index as usize])
+            .is_some_and(|partial| partial.lock().from[block.index as usize].is_none())
     }
 
-    fn block(&self, _from: PeerKey, piece: u32, begin: u32, data: Bytes) -> bool {
+    fn block(&self, from: PeerKey, piece: u32, begin: u32, data: Bytes) -> bool {
         let span = Span {
             piece,
             begin,
@@ -188,7 +220,7 @@ impl Sink for Assembly {
         };
         let mut partial = partial.lock();
         // The first copy stays: it is by its sender that the picker knows the block.
-        if std::mem::replace(&mut partial.here[block.index as usize], true) {
+        if partial.from[block.index as usize].is_some() || self.barred.read().contains(&from) {
             return false;
         }
         if partial.bytes.is_empty() {
@@ -200,6 +232,7 @@ impl Sink for Assembly {
             // It was taken to be hashed just now, so this is a second copy.
             None => return false,
         }
+        partial.from[block.index as usize] = Some(from);
         true
     }
 }
@@ -242,5 +275,51 @@ impl Source for Supply {
             .filter(|info| end <= info.len())
             .map(|info| info.slice(begin..end));
         async move { part.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound)) }.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everything is bad.
+    struct Nothing;
+
+    impl Storage for Nothing {
+        fn has(&self, _: u32) -> bool {
+            false
+        }
+
+        fn finish(&self, _: u32, _: &[u8]) -> Finished {
+            Finished::Bad
+        }
+
+        fn read(&self, _: u32, _: u32, _: u32) -> io::Result<Bytes> {
+            Err(io::ErrorKind::NotFound.into())
+        }
+
+        fn info(&self) -> io::Result<Bytes> {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+
+    #[test]
+    fn what_a_barred_peer_sent_unheard_is_taken_of_others_again() {
+        let assembly = Assembly::new(Shape::new(4 * BLOCK, u64::from(4 * BLOCK)).unwrap(), Arc::new(Nothing));
+        let [liar, other] = [0, 1].map(|slot| PeerKey { slot, generation: 0 });
+        let data = || Bytes::from(vec![1; BLOCK as usize]);
+        let block = |index| Block { piece: 0, index };
+        assembly.expect(0);
+        assert!(Sink::block(&assembly, liar, 0, 0, data()));
+        assert!(Sink::block(&assembly, liar, 0, BLOCK, data()));
+        assert!(!Sink::block(&assembly, other, 0, BLOCK, data()));
+        // The owner heard of the first one only.
+        assembly.bar(liar, |block| block.index == 0);
+        assert!(assembly.holds(liar, block(0)));
+        assert!(!assembly.holds(liar, block(1)));
+        assert!(!Sink::block(&assembly, liar, 0, 2 * BLOCK, data()));
+        assert!(!Sink::block(&assembly, other, 0, 0, data()));
+        assert!(Sink::block(&assembly, other, 0, BLOCK, data()));
+        assert!(assembly.holds(other, block(1)));
     }
 }

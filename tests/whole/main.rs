@@ -2,9 +2,11 @@
 
 mod bad_input;
 mod bytes;
+mod churn;
 mod control;
 mod hang;
 mod house;
+mod interop;
 mod library;
 mod ordinary_user;
 mod outage;

@@ -74,6 +74,13 @@ impl Picker {
         }
     }
 
+    /// Whether the block is here, of a piece that is not whole yet.
+    pub fn holds(&self, block: Block) -> bool {
+        self.partials
+            .get(&block.piece)
+            .is_some_and(|partial| partial.is_here(block.index))
+    }
+
     /// REJECT: the peer will not send a block that was asked of it. Others are asked at once.
     pub fn rejected(&mut self, now: Time, key: PeerKey, block: Block) {
         let Some(peer) = self.peers.get_mut(key.slot, key.generation) else {

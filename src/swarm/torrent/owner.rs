@@ -35,6 +35,8 @@ const EVENTS: usize = 256;
 const EVENTS_AT_ONCE: usize = 64;
 /// Connections of one torrent.
 const PEERS: usize = 80;
+/// While a read waits and there are fewer, trackers are asked again as soon as they allow it.
+const FEW_PEERS: usize = 4;
 /// Connections of others that wait to be answered; more are closed.
 const GUESTS: usize = 16;
 /// How often rates, dials and the choker are looked at if nothing else happens.
@@ -370,6 +372,8 @@ impl Owner {
         let Some(block) = self.options.shape.block_at(span.piece, span.begin, span.length) else {
             return;
         };
+        // It may have been forgotten since it was kept: then it is to be asked for again.
+        let kept = kept && self.assembly.holds(key, block);
         let receipt = self.picker.received(self.time(at), key, block, kept);
         self.status.fetched.fetch_add(u64::from(span.length), Ordering::Relaxed);
         match receipt.arrival {
@@ -527,6 +531,8 @@ impl Owner {
         let Some(peer) = self.peers.remove(&key) else { return };
         self.uploaded += peer.link.counters().uploaded();
         self.picker.remove_peer(key);
+        // What it has sent and we have not heard of yet will not be heard of.
+        self.assembly.bar(key, |block| self.picker.holds(block));
         self.book.ended(Instant::now(), peer.address, how);
         self.status.connected.store(self.peers.len(), Ordering::Relaxed);
         if peer.interested {
@@ -554,6 +560,12 @@ impl Owner {
         self.status.known.store(counts.known, Ordering::Relaxed);
         self.status.dialing.store(counts.dialing, Ordering::Relaxed);
         self.dial();
+        if self.readers.waiting() > 0
+            && self.peers.len() < FEW_PEERS
+            && let Some(announcer) = &self.announcer
+        {
+            announcer.announce_now();
+        }
         if self.choker.next_round().is_none_or(|due| due <= now) {
             self.choke();
         }

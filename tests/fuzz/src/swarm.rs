@@ -2,6 +2,8 @@
 
 #[path = "../../../src/swarm/bencode.rs"]
 mod bencode;
+#[path = "discovery.rs"]
+pub mod discovery;
 #[path = "../../../src/swarm/extension.rs"]
 pub mod extension;
 #[path = "../../../src/swarm/metadata.rs"]

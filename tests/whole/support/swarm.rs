@@ -2,9 +2,10 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,9 +13,10 @@ use librqbit::{
     AddTorrent, AddTorrentOptions, ConnectionOptions, ListenerMode, ListenerOptions, Session, SessionOptions,
     limits::LimitsConfig,
 };
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::limit::{Held, Registration};
+use super::limit::{Held, Registration, kill};
 use super::torrents::{Torrent, script};
 use super::{Work, eventually};
 
@@ -98,6 +100,11 @@ impl Libtorrent {
         }
     }
 
+    /// Sends its process a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(self.child.id(), signal);
+    }
+
     /// Bytes of the torrents that it has sent.
     pub(crate) fn uploaded(&self) -> u64 {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -120,13 +127,24 @@ pub(crate) struct Transmission {
     child: Child,
     /// Where it listens.
     pub(crate) address: SocketAddr,
+    control: SocketAddr,
     _registration: Registration,
 }
 
 impl Transmission {
     /// Seeds, and waits until all is verified.
     pub(crate) fn seed(work: &Work, torrents: &[&Torrent]) -> Self {
-        let configuration = work.directory("transmission");
+        let transmission = Self::start(work, "transmission");
+        for torrent in torrents {
+            transmission.take(torrent, &torrent.directory);
+        }
+        transmission.whole(torrents.len());
+        transmission
+    }
+
+    /// Starts without a torrent, with its configuration in a directory of this name.
+    pub(crate) fn start(work: &Work, name: &str) -> Self {
+        let configuration = work.directory(name);
         let (address, control) = (free_address(), free_address());
         let settings = json!({
             "bind-address-ipv4": "127.0.0.1", "peer-port": address.port(), "peer-port-random-on-start": false,
@@ -149,30 +167,40 @@ impl Transmission {
             .spawn()
             .expect("transmission-daemon; `make test` installs it");
         let registration = Registration::of(Held::Process(child.id()));
-        let transmission = Self {
+        Self {
             child,
             address,
+            control,
             _registration: registration,
-        };
-        let mut session = eventually("transmission answers", READY_LIMIT, || Remote::connect(control));
-        for torrent in torrents {
-            let answer = session.call(&json!({
-                "method": "torrent-add",
-                "arguments": { "filename": torrent.path, "download-dir": torrent.directory },
-            }));
-            assert_eq!(answer["result"], "success", "{}: {answer}", torrent.name);
         }
+    }
+
+    fn remote(&self) -> Remote {
+        eventually("transmission answers", READY_LIMIT, || Remote::connect(self.control))
+    }
+
+    /// Adds a torrent, whose files are in `directory` as far as they are there.
+    pub(crate) fn take(&self, torrent: &Torrent, directory: &Path) {
+        let answer = self.remote().call(&json!({
+            "method": "torrent-add",
+            "arguments": { "filename": torrent.path, "download-dir": directory },
+        }));
+        assert_eq!(answer["result"], "success", "{}: {answer}", torrent.name);
+    }
+
+    /// Waits until it has all of so many torrents.
+    pub(crate) fn whole(&self, torrents: usize) {
+        let mut session = self.remote();
         let mut states = Value::Null;
         let deadline = Instant::now() + READY_LIMIT;
-        while !all_seed(&states, torrents.len()) {
-            assert!(Instant::now() < deadline, "transmission has not verified all: {states}");
+        while !all_seed(&states, torrents) {
+            assert!(Instant::now() < deadline, "transmission has not got all: {states}");
             thread::sleep(Duration::from_millis(50));
             let mut answer = session.call(&json!({
                 "method": "torrent-get", "arguments": { "fields": ["name", "percentDone", "status", "errorString"] },
             }));
             states = answer["arguments"]["torrents"].take();
         }
-        transmission
     }
 }
 
@@ -186,6 +214,64 @@ fn all_seed(states: &Value, wanted: usize) -> bool {
 }
 
 impl Drop for Transmission {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// aria2c with one torrent.
+#[derive(Debug)]
+pub(crate) struct Aria2 {
+    child: Child,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    _registration: Registration,
+}
+
+impl Aria2 {
+    /// Starts with a torrent: what is missing in `directory` is fetched, and all of it seeded.
+    pub(crate) fn start(torrent: &Torrent, directory: &Path, tracker: Option<&str>) -> Self {
+        let address = free_address();
+        let child = Command::new("aria2c")
+            .args([
+                "--no-conf",
+                "--enable-dht=false",
+                "--enable-dht6=false",
+                "--bt-enable-lpd=false",
+            ])
+            .args([
+                "--enable-peer-exchange=false",
+                "--disable-ipv6=true",
+                "--seed-ratio=0.0",
+            ])
+            .args(["--file-allocation=none", "--check-integrity=true"])
+            .args(tracker.map(|url| format!("--bt-tracker={url}")))
+            .args([
+                "--summary-interval=0",
+                "--console-log-level=notice",
+                "--show-console-readout=false",
+            ])
+            .arg(format!("--listen-port={}", address.port()))
+            .arg("--dir")
+            .arg(directory)
+            .arg(&torrent.path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("aria2c; `make test` installs it");
+        let registration = Registration::of(Held::Process(child.id()));
+        eventually("aria2 listens", READY_LIMIT, || TcpStream::connect(address).ok());
+        Self {
+            child,
+            address,
+            _registration: registration,
+        }
+    }
+}
+
+impl Drop for Aria2 {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -237,42 +323,19 @@ pub(crate) struct Librqbit {
     /// Where it listens.
     pub(crate) address: SocketAddr,
     runtime: Option<tokio::runtime::Runtime>,
-    _session: std::sync::Arc<Session>,
+    _session: Arc<Session>,
 }
 
 impl Librqbit {
     /// Seeds, and waits until all is verified.
     pub(crate) fn seed(work: &Work, torrents: &[&Torrent]) -> Self {
-        let address = free_address();
-        let state = work.directory("librqbit");
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .expect("a runtime for librqbit");
-        let session = runtime.block_on(async {
-            let session = Session::new_with_opts(
-                state,
-                SessionOptions {
-                    dht: None,
-                    disable_trackers: true,
-                    fastresume: false,
-                    persistence: None,
-                    listen: Some(ListenerOptions {
-                        mode: ListenerMode::TcpOnly,
-                        listen_addr: address,
-                        enable_upnp_port_forwarding: false,
-                        ..ListenerOptions::default()
-                    }),
-                    connect: Some(ConnectionOptions::default()),
-                    runtime_worker_threads: Some(16),
-                    ratelimits: LimitsConfig::default(),
-                    disable_local_service_discovery: true,
-                    ..SessionOptions::default()
-                },
-            )
-            .await
-            .expect("a librqbit session");
+        Self::seed_with(work, torrents, None)
+    }
+
+    /// Seeds with so many bytes a second at most, and waits until all is verified.
+    pub(crate) fn seed_with(work: &Work, torrents: &[&Torrent], upload_limit: Option<u32>) -> Self {
+        let (address, runtime, session) = Self::session(work, upload_limit);
+        runtime.block_on(async {
             for torrent in torrents {
                 let options = AddTorrentOptions {
                     overwrite: true,
@@ -290,13 +353,79 @@ impl Librqbit {
                     .expect("librqbit verifies in time")
                     .expect("librqbit finds all pieces");
             }
-            session
         });
         Self {
             address,
             runtime: Some(runtime),
             _session: session,
         }
+    }
+
+    /// Downloads what a magnet names from one peer, and waits until it has all.
+    pub(crate) fn fetch(work: &Work, magnet: &str, peer: SocketAddr, into: &Path, limit: Duration) {
+        let (address, runtime, session) = Self::session(work, None);
+        runtime.block_on(async {
+            let options = AddTorrentOptions {
+                overwrite: true,
+                output_folder: Some(into.to_string_lossy().into_owned()),
+                initial_peers: Some(vec![peer]),
+                ..AddTorrentOptions::default()
+            };
+            let fetch = async {
+                let added = session
+                    .add_torrent(AddTorrent::from_url(magnet), Some(options))
+                    .await
+                    .expect("librqbit takes the magnet");
+                let handle = added.into_handle().expect("a torrent in the session");
+                handle.wait_until_completed().await.expect("librqbit gets all pieces");
+            };
+            tokio::time::timeout(limit, fetch)
+                .await
+                .expect("librqbit fetches in time");
+        });
+        drop(Self {
+            address,
+            runtime: Some(runtime),
+            _session: session,
+        });
+    }
+
+    fn session(work: &Work, upload_limit: Option<u32>) -> (SocketAddr, tokio::runtime::Runtime, Arc<Session>) {
+        let address = free_address();
+        let state = work.directory("librqbit");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime for librqbit");
+        let session = runtime.block_on(async {
+            Session::new_with_opts(
+                state,
+                SessionOptions {
+                    dht: None,
+                    disable_trackers: true,
+                    fastresume: false,
+                    persistence: None,
+                    listen: Some(ListenerOptions {
+                        mode: ListenerMode::TcpOnly,
+                        listen_addr: address,
+                        enable_upnp_port_forwarding: false,
+                        ..ListenerOptions::default()
+                    }),
+                    connect: Some(ConnectionOptions::default()),
+                    runtime_worker_threads: Some(16),
+                    ratelimits: LimitsConfig {
+                        upload_bps: upload_limit.and_then(NonZeroU32::new),
+                        ..LimitsConfig::default()
+                    },
+                    disable_local_service_discovery: true,
+                    ..SessionOptions::default()
+                },
+            )
+            .await
+            .expect("a librqbit session")
+        });
+        (address, runtime, session)
     }
 
     /// librqbit's output folder is the folder of a multi-file torrent itself.
