@@ -117,7 +117,7 @@ mod tests {
             variables,
             home: Some("/home/anna".into()),
             uid,
-            directory: "/work".into(),
+            directory: "/place".into(),
         }
     }
 

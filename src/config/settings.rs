@@ -340,7 +340,7 @@ mod tests {
         let variables = pairs.iter().map(|(name, value)| (name.into(), value.into())).collect();
         Settings::from_variables(&Surroundings {
             variables,
-            directory: "/work".into(),
+            directory: "/place".into(),
             ..Surroundings::default()
         })
     }
@@ -423,7 +423,7 @@ mod tests {
         let peers = variables(&[("MAGNETFS_PEER", "1.1.1.1:1, 2.2.2.2:2")]).unwrap().peer;
         assert_eq!(peers.len(), 2);
         let socket = variables(&[("MAGNETFS_SOCKET", "s")]).unwrap().socket;
-        assert_eq!(socket.unwrap(), Path::new("/work/s"));
+        assert_eq!(socket.unwrap(), Path::new("/place/s"));
     }
 
     #[test]

@@ -146,8 +146,8 @@ impl<A: Activate> Content for OpenFile<A> {
     }
 
     fn progress(&self, _offset: u64, _length: usize) -> Option<Instant> {
-        // Neither librqbit nor the have-map tells whether a block that arrived helps this very read: any block of the
-        // torrent from a connected peer counts.
+        // Whether a block that arrived helps this very read is not known here: any block of the torrent from a
+        // connected peer counts, and the mount's ceiling ends what goes on for too long all the same.
         let block = self.reader.lock().as_ref().and_then(|(swarm, _)| swarm.last_block());
         block.max(self.store.last_progress())
     }
