@@ -83,12 +83,6 @@ enum Order {
     },
     /// It waits no more.
     Withdraw { reader: u64, demand: u64, answered: bool },
-    /// Pieces that were here are not.
-    Lost(u32),
-    /// More addresses.
-    Peers(Vec<SocketAddr>),
-    /// Whether all of it is fetched.
-    Whole(bool),
 }
 
 impl Torrent {
@@ -122,21 +116,6 @@ impl Torrent {
             reader,
             next: AtomicU64::new(0),
         }
-    }
-
-    /// Pieces that were here are not any more.
-    pub fn lost(&self, piece: u32) {
-        self.order(Order::Lost(piece));
-    }
-
-    /// More peers to try.
-    pub fn add_peers(&self, peers: Vec<SocketAddr>) {
-        self.order(Order::Peers(peers));
-    }
-
-    /// Whether all of it is fetched.
-    pub fn set_whole(&self, whole: bool) {
-        self.order(Order::Whole(whole));
     }
 
     /// Hangs up on everyone, and waits until nothing of the torrent is on its way any more: some milliseconds, plus what

@@ -298,15 +298,6 @@ impl Owner {
                 demand,
                 answered,
             } => self.readers.withdraw(reader, demand, answered),
-            Order::Lost(piece) => self.recheck(piece),
-            Order::Peers(peers) => {
-                self.book.add(Instant::now(), peers, Source::Given);
-                self.dial();
-            }
-            Order::Whole(whole) => {
-                self.picker.set_whole(whole);
-                self.dial();
-            }
         }
     }
 

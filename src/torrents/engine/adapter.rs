@@ -197,11 +197,6 @@ impl Swarm {
         self.torrent.status().last_block()
     }
 
-    /// Pieces that were here are not any more.
-    pub fn lost(&self, piece: u32) {
-        self.torrent.lost(piece);
-    }
-
     /// Hangs up on everyone, and waits until nothing more is stored.
     pub async fn leave(&self) {
         self.torrent.leave().await;
