@@ -1,0 +1,1 @@
+//! One FFmpeg: its arguments, its confinement, its life and its end.

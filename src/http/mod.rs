@@ -1,0 +1,1 @@
+//! The HTTP side: routes, guard, raw files, HLS, the API and the player page. The only room that names axum.
