@@ -5,6 +5,7 @@ mod bytes;
 mod churn;
 mod control;
 mod hang;
+mod hls;
 mod house;
 mod interop;
 mod library;

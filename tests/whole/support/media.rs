@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::run;
-use super::torrents::{Torrent, metainfo_of};
+use super::torrents::{Torrent, info_hash_of, metainfo_of};
 
 /// A container as a player meets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,27 +106,35 @@ pub(crate) fn film(film: Film) -> Torrent {
             command.arg(path);
         });
     });
-    let torrent = directory.join(format!("{}.torrent", film.file_name()));
+    torrent_of(film.file_name(), 1 << 20)
+}
+
+/// The torrent of a file that is kept.
+pub(crate) fn torrent_of(file_name: &str, piece_length: u64) -> Torrent {
+    let directory = cache();
+    let path = directory.join(file_name);
+    let torrent = directory.join(format!("{file_name}.torrent"));
     made_once(&torrent, |torrent| {
-        fs::write(torrent, metainfo_of(&path, 1 << 20).0).expect("the torrent of a film");
+        fs::write(torrent, metainfo_of(&path, piece_length).0).expect("the torrent of a film");
     });
+    let info_hash = info_hash_of(&fs::read(&torrent).expect("the torrent of a film"));
     Torrent {
         path: torrent,
         directory,
-        name: film.file_name().to_owned(),
-        info_hash: String::new(),
+        name: file_name.to_owned(),
+        info_hash,
     }
 }
 
 /// Where films are kept: beside what `cargo` builds, so that `cargo clean` takes them too.
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("test-media");
     fs::create_dir_all(&directory).expect("a directory for films");
     directory
 }
 
 /// Makes a file under another name first, so that a half-made one is never taken for it.
-fn made_once(path: &Path, make: impl FnOnce(&Path)) {
+pub(crate) fn made_once(path: &Path, make: impl FnOnce(&Path)) {
     if path.exists() {
         return;
     }
@@ -136,7 +144,7 @@ fn made_once(path: &Path, make: impl FnOnce(&Path)) {
     fs::rename(&unfinished, path).expect("a place for what was made");
 }
 
-fn ffmpeg(arguments: impl FnOnce(&mut Command)) {
+pub(crate) fn ffmpeg(arguments: impl FnOnce(&mut Command)) {
     let mut command = Command::new("ffmpeg");
     command.args(["-nostdin", "-v", "error", "-y"]);
     arguments(&mut command);

@@ -6,6 +6,8 @@ pub(crate) mod limit;
 pub(crate) mod media;
 pub(crate) mod swarm;
 pub(crate) mod torrents;
+pub(crate) mod trials;
+pub(crate) mod web;
 pub(crate) mod work;
 
 pub(crate) use command::{Background, Outcome, run, shell};

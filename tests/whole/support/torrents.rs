@@ -185,6 +185,14 @@ pub(crate) fn metainfo_of(source: &Path, piece_length: u64) -> (Vec<u8>, String)
     with_info(info.with("pieces", Bencode::Bytes(pieces.finish())))
 }
 
+/// The info hash of a .torrent by [`with_info`], which holds nothing else.
+pub(crate) fn info_hash_of(torrent: &[u8]) -> String {
+    let info = torrent
+        .strip_prefix(b"d4:info")
+        .and_then(|rest| rest.strip_suffix(b"e"));
+    hex::encode(Sha1::digest(info.expect("a .torrent of an info dictionary alone")))
+}
+
 /// A .torrent around an info dictionary, and its info hash.
 pub(crate) fn with_info(info: Bencode) -> (Vec<u8>, String) {
     let info_hash = hex::encode(Sha1::digest(info.encoded()));

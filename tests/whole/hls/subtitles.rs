@@ -1,0 +1,50 @@
+//! Text subtitles over HLS: a cue is in every segment that it touches, also after a seek.
+
+use std::time::Duration;
+
+use super::show::{Kind, Rendition, Show};
+use crate::support::swarm::Libtorrent;
+use crate::support::trials::{CUES, SUBTITLES, Trial, cue, cue_times};
+use crate::support::web::Web;
+use crate::support::{DaemonOptions, Work, limited};
+
+#[test]
+fn cues_are_in_every_segment_that_they_touch() {
+    limited(Duration::from_secs(120), || {
+        let torrent = Trial::ManyTracks.torrent();
+        let seeder = Libtorrent::seed(&[&torrent]);
+        let work = Work::new();
+        let daemon = DaemonOptions::new(&work).option("--http", "127.0.0.1:0");
+        let daemon = daemon.torrent(&torrent).peer(seeder.address).start();
+        let show = Show::open(Web::of(&daemon), &torrent);
+        let renditions: Vec<&Rendition> = show.of(Kind::Subtitles).collect();
+        assert_eq!(renditions.len(), SUBTITLES.len(), "{}", show.master);
+
+        // The long cue runs from 17 to 33 s: a viewer who comes in at 30 s sees it.
+        let seek = renditions[0].at(30.0);
+        has_cues(&show, SUBTITLES[0], renditions[0], seek);
+        for (language, rendition) in SUBTITLES.iter().zip(&renditions) {
+            (0..rendition.segments.len()).for_each(|number| has_cues(&show, language, rendition, number));
+        }
+        daemon.stop();
+    });
+}
+
+/// One segment has the cues that touch it, and no others.
+fn has_cues(show: &Show, language: &str, rendition: &Rendition, number: usize) {
+    let begin: f64 = rendition.segments[..number].iter().map(|(_, length)| length).sum();
+    let (uri, length) = &rendition.segments[number];
+    let text = show.get(uri).ok().text();
+    assert!(text.starts_with("WEBVTT"), "{uri}: {text}");
+    for cue_number in 0..CUES {
+        let (from, to) = cue_times(cue_number);
+        // Boundaries are not whole seconds: a cue that only just touches may be in or not.
+        let (inside, outside) = (
+            f64::from(from) + 0.1 < begin + length && f64::from(to) - 0.1 > begin,
+            f64::from(from) - 0.1 > begin + length || f64::from(to) + 0.1 < begin,
+        );
+        let is_there = text.lines().any(|line| line == cue(language, cue_number));
+        assert!(!inside || is_there, "{uri} ({begin} s) lacks cue {cue_number}\n{text}");
+        assert!(!outside || !is_there, "{uri} ({begin} s) has cue {cue_number}\n{text}");
+    }
+}
