@@ -1,5 +1,8 @@
 //! Films over HLS from the running program, with stock FFmpeg behind it.
 
+mod crowd;
+mod ends;
 mod exact;
 mod show;
 mod subtitles;
+mod swarm;

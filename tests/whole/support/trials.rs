@@ -137,6 +137,43 @@ impl Trial {
     }
 }
 
+/// Two minutes at 5 Mbit/s: a film as it is watched over a line of 8.
+pub(crate) fn watched(index_last: bool) -> Torrent {
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _alone = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let scene = cache().join("watched-scene.mkv");
+    made_once(&scene, |scene| {
+        let picture = "testsrc2=s=640x360:r=25:d=20,noise=alls=40:allf=t";
+        ffmpeg(|command| {
+            command.args(["-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", "sine=440:d=20"]);
+            command.args([
+                "-c:v",
+                "libx264",
+                "-preset",
+                "ultrafast",
+                "-pix_fmt",
+                "yuv420p",
+                "-g",
+                "50",
+            ]);
+            command
+                .args(["-b:v", "5M", "-maxrate", "5M", "-bufsize", "5M", "-c:a", "aac"])
+                .arg(scene);
+        });
+    });
+    let name = if index_last { "watched.mp4" } else { "watched.mkv" };
+    made_once(&cache().join(name), |path| {
+        ffmpeg(|command| {
+            command
+                .args(["-stream_loop", "5", "-i"])
+                .arg(&scene)
+                .args(["-c", "copy"])
+                .arg(path);
+        });
+    });
+    torrent_of(name, 256 << 10)
+}
+
 const H264: &[&str] = &[
     "-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-b:v", "300k", "-g", "50", "-bf", "2",
 ];

@@ -1,0 +1,180 @@
+//! FFmpeg that dies, and a daemon that dies before it: nothing wrong is served, and nothing is left running.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::show::Show;
+use crate::support::limit::kill;
+use crate::support::swarm::Libtorrent;
+use crate::support::trials::{Trial, watched};
+use crate::support::web::Web;
+use crate::support::{Daemon, DaemonOptions, Work, eventually, limited, report};
+
+/// A process of FFmpeg.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Child {
+    pub(crate) pid: u32,
+    pub(crate) is_zombie: bool,
+}
+
+/// The daemon's children that are FFmpeg, dead ones that nobody has reaped among them.
+pub(crate) fn children_of(daemon: u32) -> Vec<Child> {
+    processes()
+        .into_iter()
+        .filter_map(|(pid, stat)| {
+            let (name, rest) = stat.split_once('(')?.1.rsplit_once(") ")?;
+            let mut fields = rest.split(' ');
+            let (state, parent) = (fields.next()?, fields.next()?.parse::<u32>().ok()?);
+            (parent == daemon && name == "ffmpeg").then(|| Child {
+                pid,
+                is_zombie: state == "Z",
+            })
+        })
+        .collect()
+}
+
+fn processes() -> Vec<(u32, String)> {
+    let all = std::fs::read_dir("/proc")
+        .expect("the table of processes")
+        .filter_map(|entry| {
+            let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            Some((
+                pid,
+                std::fs::read_to_string(PathBuf::from(format!("/proc/{pid}/stat"))).ok()?,
+            ))
+        });
+    all.collect()
+}
+
+fn daemon(work: &Work, seeder: &Libtorrent, torrent: &crate::support::torrents::Torrent) -> Daemon {
+    let options = DaemonOptions::new(work).option("--http", "127.0.0.1:0");
+    options.torrent(torrent).peer(seeder.address).start()
+}
+
+/// "FFmpeg may be killed at any moment: no wrong byte is served, and playback goes on." `KILLS` makes it longer.
+#[test]
+fn ffmpeg_killed_under_play_costs_no_byte() {
+    let wanted: usize = std::env::var("KILLS")
+        .ok()
+        .and_then(|kills| kills.parse().ok())
+        .unwrap_or(12);
+    limited(Duration::from_secs(60 + 5 * wanted as u64), || {
+        let torrent = watched(false);
+        let seeder = Libtorrent::seed(&[&torrent]);
+        let calm = Work::new();
+        let started = daemon(&calm, &seeder, &torrent);
+        let show = Show::open(Web::of(&started), &torrent);
+        let uris: Vec<String> = show.video().segments.iter().map(|(uri, _)| uri.clone()).collect();
+        let expected: Vec<Vec<u8>> = uris.iter().map(|uri| show.get(uri).ok().body).collect();
+        started.stop();
+
+        let (mut kills, mut failures, mut rounds) = (0, 0, 0);
+        while kills < wanted {
+            rounds += 1;
+            assert!(
+                rounds <= 2 * wanted,
+                "{kills} of {wanted} kills in {rounds} rounds: FFmpeg is hardly met"
+            );
+            let work = Work::new();
+            let started = daemon(&work, &seeder, &torrent);
+            let show = Show::open(Web::of(&started), &torrent);
+            let (played, mut random) = (AtomicBool::new(false), fastrand::Rng::with_seed(rounds as u64));
+            thread::scope(|scope| {
+                let killer = scope.spawn(|| {
+                    let mut kills = 0;
+                    while !played.load(Ordering::Relaxed) {
+                        thread::sleep(Duration::from_millis(random.u64(20..200)));
+                        for child in children_of(started.pid()).iter().filter(|child| !child.is_zombie) {
+                            kill(child.pid, Signal::KILL);
+                            kills += 1;
+                        }
+                    }
+                    kills
+                });
+                for (uri, expected) in uris.iter().zip(&expected) {
+                    // A second death in the same segment is told to the client, which asks again.
+                    let body = eventually("a segment comes in the end", Duration::from_secs(20), || {
+                        let answer = show.get(uri);
+                        match answer.status {
+                            200 => Some(answer.body),
+                            500 | 503 => {
+                                failures += 1;
+                                assert!(!answer.body.is_empty(), "a failure is said without a word");
+                                None
+                            }
+                            other => panic!("{uri} is answered by {other}: {}", answer.text()),
+                        }
+                    });
+                    assert!(body == *expected, "{uri} has other bytes than without a kill");
+                }
+                played.store(true, Ordering::Relaxed);
+                kills += killer.join().expect("the killer");
+            });
+            eventually("no zombie is left", Duration::from_secs(5), || {
+                children_of(started.pid())
+                    .iter()
+                    .all(|child| !child.is_zombie)
+                    .then_some(())
+            });
+            started.stop();
+        }
+        report(&format!(
+            "{kills} kills in {rounds} plays of {} segments: {failures} requests had to be asked again",
+            uris.len()
+        ));
+    });
+}
+
+/// "SIGTERM of the daemon leaves no mount and no process within 3 s, whoever is blocked", and neither does its sudden
+/// death.
+#[test]
+fn a_daemon_that_ends_takes_its_ffmpegs_along() {
+    limited(Duration::from_secs(100), || {
+        let torrent = watched(false);
+        let seeder = Libtorrent::seed(&[&torrent]);
+        for signal in [Signal::TERM, Signal::KILL] {
+            let work = Work::new();
+            let started = daemon(&work, &seeder, &torrent);
+            let show = Show::open(Web::of(&started), &torrent);
+            show.get(&show.video().segments[0].0).ok();
+            // It is 30 s ahead now and waits for the viewer, or is on its way there.
+            let children = eventually("FFmpeg runs", Duration::from_secs(10), || {
+                let children = children_of(started.pid());
+                (!children.is_empty()).then_some(children)
+            });
+            if signal == Signal::TERM {
+                started.stop();
+            } else {
+                started.crash();
+            }
+            eventually("no FFmpeg is left", Duration::from_secs(3), || {
+                let left = processes();
+                children
+                    .iter()
+                    .all(|child| left.iter().all(|(pid, _)| *pid != child.pid))
+                    .then_some(())
+            });
+        }
+    });
+}
+
+/// What is paused by back-pressure for as long as nobody fetches ends by itself.
+#[test]
+fn a_run_that_nobody_asks_of_ends() {
+    limited(Duration::from_secs(150), || {
+        let torrent = Trial::Matroska.torrent();
+        let seeder = Libtorrent::seed(&[&torrent]);
+        let work = Work::new();
+        let started = daemon(&work, &seeder, &torrent);
+        let show = Show::open(Web::of(&started), &torrent);
+        show.get(&show.video().segments[0].0).ok();
+        eventually("FFmpeg ends", Duration::from_secs(120), || {
+            children_of(started.pid()).is_empty().then_some(())
+        });
+        started.stop();
+    });
+}
