@@ -96,7 +96,15 @@ async fn show(folder: &TempDir, mount: &mut Option<Daemon>, once: bool) -> anyho
     );
     play(&path, middle, &seeder, size).await?;
 
-    say("6.", "What the library says:");
+    say(
+        "6.",
+        "The same film over HTTP, for a browser or a TV: the whole timeline at once, each segment when it is asked for.",
+    );
+    let page = daemon.page().await?;
+    note(&format!("the page: {page}"));
+    watch(&page, &daemon.info_hash().await?, middle + 60, &seeder, size).await?;
+
+    say("7.", "What the library says:");
     output(daemon.client().arg("list")).await?;
     output(Command::new("du").arg("-h").arg("--apparent-size").arg(&path)).await?;
     output(Command::new("du").arg("-h").arg(&path)).await?;
@@ -106,6 +114,7 @@ async fn show(folder: &TempDir, mount: &mut Option<Daemon>, once: bool) -> anyho
         say("", "The mount stays up until Ctrl-C. In another terminal, try:");
         note(&format!("mpv {}", path.display()));
         note(&format!("ffplay -ss 200 {}", path.display()));
+        note(&format!("a browser on {page}"));
         daemon.process.wait().await.context("the mount cannot be waited for")?;
         say("", "The mount ended.");
     }
@@ -201,6 +210,65 @@ async fn play(path: &Path, at_s: u32, seeder: &Seeder, size: u64) -> anyhow::Res
     Ok(())
 }
 
+/// Fetches what a player fetches first, and a segment after a seek, and says what each took and cost.
+async fn watch(page: &str, info_hash: &str, seek_s: u32, seeder: &Seeder, size: u64) -> anyhow::Result<()> {
+    let client = reqwest::Client::builder()
+        .timeout(STEP_LIMIT)
+        .build()
+        .context("no HTTP client")?;
+    let base = format!("{page}hls/{info_hash}/Film.mkv/");
+    let master = fetch(&client, &base, "master.m3u8", seeder, size).await?;
+    let media = fetch(&client, &base, uri(&master)?, seeder, size).await?;
+    let segments = segments(&media);
+    let length_s = segments.last().map_or(0.0, |(end_s, _)| *end_s);
+    note(&format!(
+        "{} segments, {length_s:.0} s: all of the film",
+        segments.len()
+    ));
+    for at_s in [0.0, f64::from(seek_s)] {
+        let Some((_, segment)) = segments.iter().find(|(end_s, _)| *end_s > at_s) else {
+            bail!("the playlist ends before {at_s} s");
+        };
+        fetch(&client, &base, segment, seeder, size).await?;
+    }
+    Ok(())
+}
+
+/// The first URI of a playlist.
+fn uri(playlist: &str) -> anyhow::Result<&str> {
+    let uri = playlist.lines().find(|line| !line.is_empty() && !line.starts_with('#'));
+    uri.context("a playlist names nothing")
+}
+
+/// When each segment of a media playlist ends, in seconds, and its URI.
+fn segments(playlist: &str) -> Vec<(f64, &str)> {
+    let mut end_s = 0.0;
+    let mut segments = Vec::new();
+    for line in playlist.lines() {
+        if let Some(length) = line.strip_prefix("#EXTINF:") {
+            end_s += length.trim_end_matches(',').parse().unwrap_or(0.0);
+        } else if !line.is_empty() && !line.starts_with('#') {
+            segments.push((end_s, line));
+        }
+    }
+    segments
+}
+
+async fn fetch(client: &reqwest::Client, base: &str, name: &str, seeder: &Seeder, size: u64) -> anyhow::Result<String> {
+    let before = seeder.uploaded();
+    let start = Instant::now();
+    let answer = client.get(format!("{base}{name}")).send().await?.error_for_status()?;
+    let body = answer.bytes().await?;
+    let took_s = start.elapsed().as_secs_f64();
+    let share = seeder.uploaded() as f64 * 100.0 / size as f64;
+    note(&format!(
+        "GET {name}: {} in {took_s:.1} s, {} downloaded for it; {share:.0} % of the film so far",
+        human(body.len() as u64),
+        human(seeder.uploaded() - before)
+    ));
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
 /// The mount, in a process of its own.
 struct Daemon {
     process: Child,
@@ -230,7 +298,7 @@ impl Daemon {
             "off",
         ]);
         command.arg("--data-dir").arg(&data).arg("--socket").arg(&socket);
-        command.args(["--log-level", "warn"]);
+        command.args(["--http", "127.0.0.1:0", "--log-level", "warn"]);
         echo(&command);
         // A group of its own: Ctrl-C on the terminal is for the demo, which then stops the mount in order.
         command
@@ -262,6 +330,25 @@ impl Daemon {
             .arg("--socket")
             .arg(&self.socket);
         command
+    }
+
+    /// Where its page is.
+    async fn page(&self) -> anyhow::Result<String> {
+        let status = self.json("status").await?;
+        let address = status["http"].as_str().context("the mount serves no HTTP")?;
+        Ok(format!("http://{address}/"))
+    }
+
+    /// The film's info hash.
+    async fn info_hash(&self) -> anyhow::Result<String> {
+        let list = self.json("list").await?;
+        let info_hash = list[0]["info_hash"].as_str().context("the mount lists no film")?;
+        Ok(info_hash.to_owned())
+    }
+
+    async fn json(&self, command: &str) -> anyhow::Result<serde_json::Value> {
+        let text = finish(self.client().args([command, "--json"]).stdin(Stdio::null())).await?;
+        serde_json::from_str(&text).with_context(|| format!("`magnetfs {command} --json` prints no JSON"))
     }
 
     async fn stop(mut self) -> anyhow::Result<()> {

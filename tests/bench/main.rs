@@ -3,8 +3,10 @@
 //! Ratios are what counts: the figures themselves are those of the machine and of what else it does.
 
 mod files;
+mod hls;
 mod live;
 mod seeks;
+mod serving;
 mod start;
 #[path = "../whole/support/mod.rs"]
 #[expect(dead_code, reason = "the tests share more than the bench needs")]
@@ -18,11 +20,13 @@ fn main() {
         .skip(1)
         .filter(|argument| !argument.starts_with("--"))
         .collect();
-    let parts: [(&str, fn()); 4] = [
+    let parts: [(&str, fn()); 6] = [
         ("files", files::compare),
         ("live", live::compare),
         ("start", start::compare),
         ("seeks", seeks::compare),
+        ("hls", hls::compare),
+        ("serving", serving::compare),
     ];
     for (name, part) in parts {
         if wanted.is_empty() || wanted.iter().any(|other| other == name) {

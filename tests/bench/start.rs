@@ -50,7 +50,7 @@ const FRAGMENT: &str = r#"{ ffmpeg -nostdin -v error -i "$1" -map 0:v -c copy -f
 const FRAGMENT_AFTER_SEEK: &str = r#"{ ffmpeg -nostdin -v error -ss 60 -i "$1" -map 0:v -c copy -f mp4 \
     -movflags frag_keyframe+empty_moov+default_base_moof pipe: 2>/dev/null & } | grep -a -m 1 -o -q mdat"#;
 
-fn median(mut times: Vec<Option<Duration>>) -> String {
+pub(crate) fn median(mut times: Vec<Option<Duration>>) -> String {
     // None, which is too late, is the longest.
     times.sort_by_key(|time| time.unwrap_or(Duration::MAX));
     match times[times.len() / 2] {
@@ -66,13 +66,13 @@ fn timed(path: &Path, script: &str) -> Option<Duration> {
 }
 
 /// Seeders and a tracker that names them, and a .torrent with that tracker.
-struct Swarm {
-    torrent: PathBuf,
+pub(crate) struct Swarm {
+    pub(crate) torrent: PathBuf,
     _seeders: Vec<Libtorrent>,
 }
 
 impl Swarm {
-    fn new(work: &Work, plain: &Torrent) -> Self {
+    pub(crate) fn new(work: &Work, plain: &Torrent) -> Self {
         let seeders: Vec<Libtorrent> = (0..SEEDERS)
             .map(|number| {
                 // libtorrent, which btfs is made of, connects to an address once whatever the port.

@@ -48,8 +48,13 @@ impl Web {
     pub(crate) fn of(daemon: &Daemon) -> Self {
         let status = daemon.json(&["status"]);
         let address = status["http"].as_str().expect("the address of the HTTP side");
+        Self::at(address.parse().expect("an address and a port"))
+    }
+
+    /// Of whatever serves HTTP there.
+    pub(crate) fn at(address: SocketAddr) -> Self {
         Self {
-            address: address.parse().expect("an address and a port"),
+            address,
             limit: Duration::from_secs(60),
         }
     }
@@ -62,12 +67,18 @@ impl Web {
     /// GET, of a path without its first slash.
     #[track_caller]
     pub(crate) fn get(self, path: &str) -> Answer {
-        self.request("GET", path, &[])
+        self.request("GET", path, &[], b"")
     }
 
-    /// A request without a body.
+    /// POST.
     #[track_caller]
-    pub(crate) fn request(self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+    pub(crate) fn post(self, path: &str, body: &[u8]) -> Answer {
+        self.request("POST", path, &[], body)
+    }
+
+    /// Any request.
+    #[track_caller]
+    pub(crate) fn request(self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let Self { address, limit } = self;
         let mut stream = TcpStream::connect(address).expect("the HTTP side takes connections");
         stream.set_read_timeout(Some(limit)).expect("a limit");
@@ -78,8 +89,13 @@ impl Web {
         headers
             .iter()
             .for_each(|(name, value)| text.push_str(&format!("{name}: {value}\r\n")));
+        if !body.is_empty() {
+            text.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        }
         text.push_str("\r\n");
-        stream.write_all(text.as_bytes()).expect("a request goes out");
+        stream
+            .write_all(&[text.as_bytes(), body].concat())
+            .expect("a request goes out");
         let mut bytes = Vec::new();
         stream
             .read_to_end(&mut bytes)
