@@ -26,10 +26,10 @@ fn viewers_of_one_place_share_a_run() {
         let most = AtomicUsize::new(0);
         let running = AtomicUsize::new(50);
         thread::scope(|scope| {
-            let (show, most, running, daemon) = (&show, &most, &running, &daemon);
+            let (show, most, running, pid) = (&show, &most, &running, daemon.pid());
             scope.spawn(move || {
                 while running.load(Ordering::Relaxed) > 0 {
-                    most.fetch_max(children_of(daemon.pid()).len(), Ordering::Relaxed);
+                    most.fetch_max(children_of(pid).len(), Ordering::Relaxed);
                     thread::sleep(Duration::from_millis(10));
                 }
             });

@@ -82,13 +82,14 @@ fn ffmpeg_killed_under_play_costs_no_byte() {
             let work = Work::new();
             let started = daemon(&work, &seeder, &torrent);
             let show = Show::open(Web::of(&started), &torrent);
+            let pid = started.pid();
             let (played, mut random) = (AtomicBool::new(false), fastrand::Rng::with_seed(rounds as u64));
             thread::scope(|scope| {
                 let killer = scope.spawn(|| {
                     let mut kills = 0;
                     while !played.load(Ordering::Relaxed) {
                         thread::sleep(Duration::from_millis(random.u64(20..200)));
-                        for child in children_of(started.pid()).iter().filter(|child| !child.is_zombie) {
+                        for child in children_of(pid).iter().filter(|child| !child.is_zombie) {
                             kill(child.pid, Signal::KILL);
                             kills += 1;
                         }
