@@ -1,14 +1,14 @@
 //! "A segment is served whole or not at all; the same segment has the same bytes whatever was asked before it", and the
 //! segments are the film: every packet of it, at its time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::show::{Kind, Rendition, Show};
+use super::show::{Kind, Rendition, Show, attribute};
 use crate::support::swarm::Libtorrent;
 use crate::support::trials::Trial;
 use crate::support::web::Web;
@@ -79,8 +79,10 @@ fn copies(trial: Trial) {
             }
             *number += 1;
         }
-        if trial == Trial::Ac3 {
-            groups_audio_by_codec(&show);
+        match trial {
+            Trial::Ac3 => groups_audio_by_codec(&show),
+            Trial::ManyTracks => names_tracks(&show),
+            _ => {}
         }
         started.stop();
 
@@ -293,4 +295,27 @@ fn groups_audio_by_codec(show: &Show) {
     assert_eq!(lines.len(), 2, "{}", show.master);
     let with = |codec: &str| lines.iter().filter(|line| line.contains(codec)).count();
     assert_eq!((with("mp4a"), with("ac-3")), (1, 1), "{}", show.master);
+}
+
+/// Tracks are chosen by language and name; the name in the film has quotes, which a playlist cannot.
+fn names_tracks(show: &Show) {
+    let languages = |kind| -> Vec<String> {
+        let attributes = show
+            .of(kind)
+            .map(|rendition| attribute(&rendition.attributes, "LANGUAGE"));
+        attributes.map(|language| language.expect("a language")).collect()
+    };
+    let is_one_of =
+        |language: &str, names: [&str; 2]| assert!(names.contains(&language), "{language}: {}", show.master);
+    let (audio, subtitles) = (languages(Kind::Audio), languages(Kind::Subtitles));
+    assert_eq!((audio.len(), subtitles.len()), (2, 3), "{}", show.master);
+    is_one_of(&audio[0], ["en", "eng"]);
+    is_one_of(&audio[1], ["de", "ger"]);
+    is_one_of(&subtitles[2], ["fr", "fre"]);
+    let names: BTreeSet<String> = show
+        .of(Kind::Audio)
+        .filter_map(|rendition| attribute(&rendition.attributes, "NAME"))
+        .collect();
+    assert_eq!(names.len(), 2, "{}", show.master);
+    assert!(show.master.contains("Kommentar"), "{}", show.master);
 }

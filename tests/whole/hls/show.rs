@@ -93,14 +93,6 @@ impl Show {
     pub(crate) fn get(&self, uri: &str) -> Answer {
         self.web.get(&format!("{}{uri}", self.base))
     }
-
-    /// A rendition from its beginning to its end, as one file.
-    #[track_caller]
-    pub(crate) fn whole(&self, rendition: &Rendition) -> Vec<u8> {
-        let init = rendition.init.iter().map(|uri| self.get(uri).ok().body);
-        let segments = rendition.segments.iter().map(|(uri, _)| self.get(uri).ok().body);
-        init.chain(segments).collect::<Vec<_>>().concat()
-    }
 }
 
 #[track_caller]
