@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
-use crate::config::{self, Config, Limit, Listen, LogFormat, Settings, Surroundings};
+use crate::config::{self, Config, Limit, Listen, LogFormat, Secret, Settings, Surroundings};
 use crate::torrents::{Download, Floor};
 use crate::{daemon, demo, doctor};
 
@@ -197,6 +197,25 @@ struct MountArguments {
     #[arg(long, value_name = "on|off", value_parser = config::switch, help_heading = "Finding peers")]
     upnp: Option<bool>,
 
+    /// Serve the player page, HLS and the files over HTTP here; port 0 takes any [default: 127.0.0.1:8642]
+    #[arg(long, value_name = "ADDR:PORT|off", help_heading = "HTTP")]
+    http: Option<Listen>,
+    /// Answer to this name too; may be given several times [default: its own addresses and localhost]
+    #[arg(long, value_name = "NAME", value_parser = config::host, help_heading = "HTTP")]
+    http_host: Vec<String>,
+    /// Serve only addresses that begin with /t/TOKEN/ [default: none on loopback, else one that `status` shows]
+    #[arg(long, value_name = "TOKEN", help_heading = "HTTP")]
+    http_token: Option<Secret>,
+    /// Keep so much of the films being watched in memory [default: 128M]
+    #[arg(long, value_name = "SIZE", value_parser = config::size, help_heading = "HTTP")]
+    stream_memory: Option<u64>,
+    /// Keep so much of the films that were watched on disk [default: 4G]
+    #[arg(long, value_name = "SIZE", value_parser = config::size, help_heading = "HTTP")]
+    stream_disk: Option<u64>,
+    /// Run at most so many FFmpegs, one for each place that is watched [default: 8]
+    #[arg(long, value_name = "NUMBER", value_parser = config::count, help_heading = "HTTP")]
+    stream_runs: Option<usize>,
+
     /// Fail a read for which nothing has arrived for so many seconds [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = config::seconds, help_heading = "The mount")]
     read_deadline: Option<Duration>,
@@ -326,10 +345,16 @@ fn settings(common: &Common, mount: Option<&MountArguments>) -> Settings {
         download_limit: mount.download_limit,
         free_space_floor: mount.free_space_floor,
         gid: mount.gid,
+        http: mount.http,
+        http_host: mount.http_host.clone(),
+        http_token: mount.http_token.clone(),
         listen: mount.listen,
         lsd: mount.lsd,
         peer: mount.peer.clone(),
         read_deadline: mount.read_deadline,
+        stream_disk: mount.stream_disk,
+        stream_memory: mount.stream_memory,
+        stream_runs: mount.stream_runs,
         trackers: mount.trackers,
         uid: mount.uid,
         umask: mount.umask,

@@ -201,7 +201,9 @@ impl<C: Catalog, Backing: Send + Sync + 'static> Filesystem<C, Backing> {
         }
         let (filesystem, content) = (self.clone(), file.content.clone());
         self.runtime.spawn(async move {
-            let result = deadline::bytes(content, asked, filesystem.limits, begun.cancelled).await;
+            // The sending half is dropped unused only together with the whole mount.
+            let cancelled = async { begun.cancelled.await.unwrap_or(ReadError::Stopping) };
+            let result = deadline::bytes(content, asked.offset, asked.length, filesystem.limits, cancelled).await;
             ending.error = result.as_ref().err().cloned();
             // Before the answer, which makes the kernel ask again.
             drop(ending);

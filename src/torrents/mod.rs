@@ -14,7 +14,7 @@ mod store;
 pub use content::{Activate, OpenFile};
 pub use engine::{Engine, EngineError, EngineOptions, PeerCounts, Reader, Seeder, Swarm};
 pub use info_hash::{InfoHash, NotAnInfoHash};
-pub use library::{AddOptions, Added, Entrance, Library, LibraryError, LibraryFile, LibraryOptions};
+pub use library::{AddOptions, Added, Entrance, Library, LibraryError, LibraryFile, LibraryOptions, TorrentFile};
 pub use metainfo::{File, METAINFO_LIMIT, Metainfo, MetainfoError, NameProblem};
 pub use report::{Download, FileReport, LibraryReport, State, TorrentDetail, TorrentReport};
 pub use shelf::{Holder, Options, Shelf, ShelfError, Shelved};

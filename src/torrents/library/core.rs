@@ -329,6 +329,11 @@ impl Library {
         self.torrents.read().by_number.get(&number).cloned()
     }
 
+    /// The torrent of an info hash.
+    pub(super) fn by_info_hash(&self, info_hash: InfoHash) -> Option<Arc<Torrent>> {
+        self.torrents.read().by_info_hash.get(&info_hash).cloned()
+    }
+
     pub(super) fn all(&self) -> Vec<Arc<Torrent>> {
         self.torrents.read().by_number.values().cloned().collect()
     }
@@ -485,6 +490,10 @@ impl Library {
     /// A torrent by info hash, prefix or name.
     fn find(&self, wanted: &str) -> Result<Arc<Torrent>, LibraryError> {
         let index = self.torrents.read();
+        // First, because nothing keeps a torrent from calling itself by the info hash of another.
+        if let Some(torrent) = wanted.parse().ok().and_then(|hash| index.by_info_hash.get(&hash)) {
+            return Ok(Arc::clone(torrent));
+        }
         let folded = wanted.to_ascii_lowercase();
         let is_prefix = folded.len() >= 4 && folded.bytes().all(|byte| byte.is_ascii_hexdigit());
         let mut found: Vec<_> = index
