@@ -201,13 +201,19 @@ pub fn peer(text: &str) -> Result<SocketAddr, ValueError> {
 /// # Errors
 /// [`ValueError`] for anything else.
 pub fn host(text: &str) -> Result<String, ValueError> {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
     let is_address = bare.parse::<std::net::IpAddr>().is_ok();
     let is_name = bare.len() <= 253 && bare.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
     if is_address || (is_name && !bare.is_empty()) {
         Ok(bare.to_ascii_lowercase())
     } else {
-        Err(ValueError::new(text, "a host name or an IP address without a port, such as media.lan"))
+        Err(ValueError::new(
+            text,
+            "a host name or an IP address without a port, such as media.lan",
+        ))
     }
 }
 

@@ -85,8 +85,16 @@ pub(super) async fn add<B: Backend>(State(app): State<Arc<App<B>>>, request: Req
     let (parts, body) = request.into_parts();
     let is_text = is_json(&parts.headers);
     let limit = if is_text { TEXT_LIMIT } else { METAINFO_LIMIT };
-    let too_long = || words(StatusCode::PAYLOAD_TOO_LARGE, format!("at most {limit} bytes can be taken"));
-    let announced = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let too_long = || {
+        words(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("at most {limit} bytes can be taken"),
+        )
+    };
+    let announced = parts
+        .headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > limit) {
         return too_long();
     }
@@ -106,7 +114,10 @@ pub(super) async fn add<B: Backend>(State(app): State<Arc<App<B>>>, request: Req
         match serde_json::from_slice::<Wished>(&bytes) {
             Ok(wished) => Offer::Text(wished.source),
             Err(error) => {
-                return words(StatusCode::BAD_REQUEST, format!("{{\"source\": \"…\"}} was expected: {error}"));
+                return words(
+                    StatusCode::BAD_REQUEST,
+                    format!("{{\"source\": \"…\"}} was expected: {error}"),
+                );
             }
         }
     } else {
@@ -123,7 +134,13 @@ pub(super) async fn add<B: Backend>(State(app): State<Arc<App<B>>>, request: Req
 
 fn is_json(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    content_type.is_some_and(|it| it.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("application/json"))
+    content_type.is_some_and(|it| {
+        it.split(';')
+            .next()
+            .unwrap_or("")
+            .trim()
+            .eq_ignore_ascii_case("application/json")
+    })
 }
 
 /// `POST /api/torrents/<info hash>/pause` and `…/resume`

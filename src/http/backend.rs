@@ -3,11 +3,14 @@
 use std::future::Future;
 use std::io;
 
+use axum::body::Bytes;
+
 use crate::control::protocol::{AddedTorrent, Listed, Offer, Shown};
+use crate::stream::{FileName, FilmReport, RenditionId, StreamError};
 use crate::torrents::{InfoHash, TorrentFile};
 
 /// The library, and the films in it. Nothing here waits for the network but what says so.
-pub trait Backend: Send + Sync + 'static {
+pub trait Backend: Films + Send + Sync + 'static {
     /// An open file.
     type File: RawFile;
 
@@ -49,6 +52,55 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// There is none, or it cannot be removed.
     fn remove(&self, info_hash: InfoHash, delete_data: bool) -> impl Future<Output = Result<String, Refusal>> + Send;
+}
+
+/// The films of the library as HLS. Each method but the last waits for the film's bytes, for as long as that takes while
+/// any still arrive; dropping it withdraws the request.
+pub trait Films: Send + Sync + 'static {
+    /// The master playlist.
+    ///
+    /// # Errors
+    /// [`StreamError`].
+    fn master(&self, file: &FileName) -> impl Future<Output = Result<String, StreamError>> + Send;
+
+    /// The media playlist of a rendition.
+    ///
+    /// # Errors
+    /// [`StreamError`].
+    fn media(
+        &self,
+        file: &FileName,
+        rendition: RenditionId,
+    ) -> impl Future<Output = Result<String, StreamError>> + Send;
+
+    /// The initialisation segment of a rendition.
+    ///
+    /// # Errors
+    /// [`StreamError`].
+    fn init(&self, file: &FileName, rendition: RenditionId) -> impl Future<Output = Result<Bytes, StreamError>> + Send;
+
+    /// A segment, counted from 0.
+    ///
+    /// # Errors
+    /// [`StreamError`].
+    fn segment(
+        &self,
+        file: &FileName,
+        rendition: RenditionId,
+        number: u32,
+    ) -> impl Future<Output = Result<Segment, StreamError>> + Send;
+
+    /// What is to be told of a film now; `None` if nobody has asked for it yet. Never waits.
+    fn film(&self, file: &FileName) -> Option<FilmReport>;
+}
+
+/// A segment of a film, whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// It may lack something that a later request has, so nobody is to keep it.
+    pub provisional: bool,
 }
 
 /// One open handle of a file. Dropping it is its end.

@@ -80,7 +80,11 @@ mod tests {
         assert!(crowd.enter(client("192.0.2.1")).is_none());
         assert!(crowd.enter(client("::ffff:192.0.2.1")).is_none());
         let others: Vec<_> = (0..TOTAL - EACH)
-            .map(|number| crowd.enter(client(&format!("2001:db8:0:{:x}::{number:x}", number % 4))).unwrap())
+            .map(|number| {
+                crowd
+                    .enter(client(&format!("2001:db8:0:{:x}::{number:x}", number % 4)))
+                    .unwrap()
+            })
             .collect();
         assert!(crowd.enter(client("192.0.2.2")).is_none(), "all places are taken");
         drop(first);

@@ -5,13 +5,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::extract::{Query, State};
 use axum::http::HeaderValue;
 use axum::http::StatusCode;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use axum::body::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
@@ -20,6 +20,8 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::answers::words;
 use super::backend::Backend;
 use super::routes::App;
+use crate::stream::FileName;
+use crate::torrents::InfoHash;
 
 /// Streams at once; each is a page that is open somewhere.
 pub(super) const STREAMS: usize = 64;
@@ -45,28 +47,44 @@ pub(super) async fn follow<B: Backend>(
     let Ok(Query(followed)) = followed else {
         return words(StatusCode::BAD_REQUEST, "film is <info hash>/<path>");
     };
+    // It is text already, so nothing is decoded here.
+    let film = match followed.film.as_deref().map(|film| film.split_once('/')) {
+        None => None,
+        Some(Some((info_hash, path))) if info_hash.parse::<InfoHash>().is_ok() => Some(FileName {
+            info_hash: info_hash.to_ascii_lowercase(),
+            path: path.to_owned(),
+        }),
+        Some(_) => return words(StatusCode::BAD_REQUEST, "film is <info hash>/<path>"),
+    };
     let Ok(permit) = app.events.clone().try_acquire_owned() else {
-        return words(StatusCode::SERVICE_UNAVAILABLE, format!("{STREAMS} pages are open already"));
+        return words(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{STREAMS} pages are open already"),
+        );
     };
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let following = Following {
         app,
-        film: followed.film,
+        film,
         ticks,
         told: Told::default(),
         _permit: permit,
     };
     let events = following.events().map(Ok::<Event, Infallible>);
-    let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE)).into_response();
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let mut response = Sse::new(events)
+        .keep_alive(KeepAlive::new().interval(ALIVE))
+        .into_response();
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
 /// One page's stream.
 struct Following<B> {
     app: Arc<App<B>>,
-    film: Option<String>,
+    film: Option<FileName>,
     ticks: Interval,
     told: Told,
     _permit: OwnedSemaphorePermit,
@@ -101,7 +119,7 @@ impl<B: Backend> Following<B> {
             events.extend(event("torrents", &torrents));
             self.told.torrents = torrents;
         }
-        if let Some(film) = self.film.as_deref().and_then(|film| self.app.film(film))
+        if let Some(film) = self.film.as_ref().and_then(|film| self.app.film(film))
             && film != self.told.film
         {
             events.extend(event("film", &film));

@@ -87,10 +87,7 @@ impl Guard {
         }
         let (target, root) = match &self.token {
             None => (target.clone(), format!("http://{host}/")),
-            Some(token) => (
-                below_token(target, token)?,
-                format!("http://{host}/t/{token}/"),
-            ),
+            Some(token) => (below_token(target, token)?, format!("http://{host}/t/{token}/")),
         };
         let headers = &request.headers;
         let site = text(headers, "sec-fetch-site");
@@ -99,7 +96,11 @@ impl Guard {
             let follows_link = text(headers, "sec-fetch-mode") == Some("navigate")
                 && text(headers, "sec-fetch-dest").is_none_or(|dest| dest == "document");
             if !(reads && follows_link) {
-                return Err(if reads { Denied::ForeignPage } else { Denied::ForeignWrite });
+                return Err(if reads {
+                    Denied::ForeignPage
+                } else {
+                    Denied::ForeignWrite
+                });
             }
         }
         if !reads && !self.may_write(headers, &host) {
@@ -115,7 +116,11 @@ impl Guard {
         let (Some(host), None) = (given.next(), given.next()) else {
             return Err(Denied::NoHost);
         };
-        let host: Authority = host.to_str().ok().and_then(|host| host.parse().ok()).ok_or(Denied::NoHost)?;
+        let host: Authority = host
+            .to_str()
+            .ok()
+            .and_then(|host| host.parse().ok())
+            .ok_or(Denied::NoHost)?;
         // A target in absolute form names a host too, and by RFC 9112 that one counts: so both must be us.
         for authority in [Some(&host), request.uri.authority()].into_iter().flatten() {
             if authority.as_str().contains('@') {
@@ -131,7 +136,10 @@ impl Guard {
     /// The port is not looked at: a tunnel or a container may give us another, and it proves nothing.
     fn is_us(&self, host: &str, local: IpAddr) -> bool {
         let host = host.to_ascii_lowercase();
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(&host);
         if self.hosts.iter().any(|own| own == bare) {
             return true;
         }
@@ -152,9 +160,11 @@ impl Guard {
         };
         match text(headers, ORIGIN.as_str()) {
             Some(origin) => {
-                let own = ["http://", "https://"]
-                    .iter()
-                    .any(|scheme| origin.strip_prefix(scheme).is_some_and(|it| it.eq_ignore_ascii_case(host)));
+                let own = ["http://", "https://"].iter().any(|scheme| {
+                    origin
+                        .strip_prefix(scheme)
+                        .is_some_and(|it| it.eq_ignore_ascii_case(host))
+                });
                 own && text(headers, "sec-fetch-site").is_none_or(|site| site == "same-origin")
             }
             None => from_us,
@@ -190,7 +200,13 @@ mod tests {
     const TOKEN: &str = "0123456789abcdef";
     const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-    fn asked(guard: &Guard, method: &str, target: &str, headers: &[(&str, &str)], local: IpAddr) -> Result<String, Denied> {
+    fn asked(
+        guard: &Guard,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        local: IpAddr,
+    ) -> Result<String, Denied> {
         let mut request = Request::builder().method(method).uri(target);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -207,14 +223,32 @@ mod tests {
     #[test]
     fn only_our_own_names_are_answered() {
         for host in [
-            "localhost", "LOCALHOST:8642", "localhost.", "127.0.0.1", "127.0.0.1:8642", "127.9.9.9", "[::1]:8642",
-            "[::ffff:127.0.0.1]", "media.lan:80", "Media.LAN", "[2001:db8::9]:1",
+            "localhost",
+            "LOCALHOST:8642",
+            "localhost.",
+            "127.0.0.1",
+            "127.0.0.1:8642",
+            "127.9.9.9",
+            "[::1]:8642",
+            "[::ffff:127.0.0.1]",
+            "media.lan:80",
+            "Media.LAN",
+            "[2001:db8::9]:1",
         ] {
             assert_eq!(get("/", &[("host", host)]), Ok("/".to_owned()), "{host}");
         }
         for host in [
-            "evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "evil.example:8642", "192.0.2.1",
-            "0.0.0.0:8642", "[::]", "[2001:db8::8]", "2130706433", "127.1", "a.media.lan",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "evil.example:8642",
+            "192.0.2.1",
+            "0.0.0.0:8642",
+            "[::]",
+            "[2001:db8::8]",
+            "2130706433",
+            "127.1",
+            "a.media.lan",
         ] {
             assert_eq!(get("/", &[("host", host)]), Err(Denied::ForeignHost), "{host}");
         }
@@ -222,7 +256,10 @@ mod tests {
             assert!(get("/", &[("host", host)]).is_err(), "{host}");
         }
         assert_eq!(get("/", &[]), Err(Denied::NoHost));
-        assert_eq!(get("/", &[("host", "localhost"), ("host", "localhost")]), Err(Denied::NoHost));
+        assert_eq!(
+            get("/", &[("host", "localhost"), ("host", "localhost")]),
+            Err(Denied::NoHost)
+        );
     }
 
     #[test]
@@ -242,7 +279,10 @@ mod tests {
         let own = ("host", "localhost");
         assert_eq!(get("http://127.0.0.1:8642/a?b", &[own]), Ok("/a?b".to_owned()));
         assert_eq!(get("http://evil.example/a", &[own]), Err(Denied::ForeignHost));
-        assert_eq!(get("http://localhost/a", &[("host", "evil.example")]), Err(Denied::ForeignHost));
+        assert_eq!(
+            get("http://localhost/a", &[("host", "evil.example")]),
+            Err(Denied::ForeignHost)
+        );
         assert_eq!(get("http://user@localhost/a", &[own]), Err(Denied::NoHost));
         assert_eq!(get("*", &[own]), Err(Denied::Target));
         assert_eq!(get("localhost:80", &[own]), Err(Denied::Target));
@@ -253,13 +293,23 @@ mod tests {
         let guard = Guard::new(Vec::new(), Some(TOKEN.to_owned()));
         let get = |target: &str| asked(&guard, "GET", target, &[("host", "localhost")], LOOPBACK);
         assert_eq!(get(&format!("/t/{TOKEN}/")), Ok("/".to_owned()));
-        assert_eq!(get(&format!("/t/{TOKEN}/files/a%2520b?x=/t/")), Ok("/files/a%2520b?x=/t/".to_owned()));
+        assert_eq!(
+            get(&format!("/t/{TOKEN}/files/a%2520b?x=/t/")),
+            Ok("/files/a%2520b?x=/t/".to_owned())
+        );
         assert_eq!(get(&format!("http://localhost/t/{TOKEN}/a")), Ok("/a".to_owned()));
         assert_eq!(get(&format!("/t/{TOKEN}")), Err(Denied::NoSlash));
         assert_eq!(get(&format!("/t/{TOKEN}?a")), Err(Denied::NoSlash));
         for target in [
-            "/".to_owned(), "/api/torrents".to_owned(), "/t/".to_owned(), "/t//".to_owned(), format!("/t/{TOKEN}0/"),
-            format!("/t/{}/", &TOKEN[1..]), format!("/T/{TOKEN}/"), format!("//t/{TOKEN}/"), format!("/?t={TOKEN}"),
+            "/".to_owned(),
+            "/api/torrents".to_owned(),
+            "/t/".to_owned(),
+            "/t//".to_owned(),
+            format!("/t/{TOKEN}0/"),
+            format!("/t/{}/", &TOKEN[1..]),
+            format!("/T/{TOKEN}/"),
+            format!("//t/{TOKEN}/"),
+            format!("/?t={TOKEN}"),
         ] {
             assert_eq!(get(&target), Err(Denied::NoToken), "{target}");
         }
@@ -307,7 +357,13 @@ mod tests {
         let (host, cross) = (("host", "localhost"), ("sec-fetch-site", "cross-site"));
         let navigates = ("sec-fetch-mode", "navigate");
         assert!(get("/", &[host, cross, navigates, ("sec-fetch-dest", "document")]).is_ok());
-        assert!(get("/", &[host, ("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "cors")]).is_ok());
+        assert!(
+            get(
+                "/",
+                &[host, ("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "cors")]
+            )
+            .is_ok()
+        );
         assert!(get("/", &[host, ("sec-fetch-site", "none"), navigates]).is_ok());
         for foreign in [
             &[host, cross][..],

@@ -68,9 +68,15 @@ mod tests {
 
     #[test]
     fn what_a_browser_would_run_is_saved() {
-        for active in ["a.html", "a.HTM", "a.xhtml", "a.svg", "a.xml", "a.js", "a.mjs", "a.swf", "a.wasm", "a", "html"] {
+        for active in [
+            "a.html", "a.HTM", "a.xhtml", "a.svg", "a.xml", "a.js", "a.mjs", "a.swf", "a.wasm", "a", "html",
+        ] {
             let kind = of(active);
-            assert_eq!((kind.content_type, kind.inline), ("application/octet-stream", false), "{active}");
+            assert_eq!(
+                (kind.content_type, kind.inline),
+                ("application/octet-stream", false),
+                "{active}"
+            );
         }
         assert!(!of("a.pdf").inline);
     }

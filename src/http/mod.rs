@@ -3,12 +3,14 @@
 //! ```text
 //! GET    /                                        the player page, which loads /assets/…
 //! GET    /files/<info hash>/<path>                the raw file, whole or a range of it
+//! GET    /hls/<info hash>/<path>/master.m3u8     a film as HLS, and below it its parts: see `hls.rs`
 //! GET    /m3u/<info hash>.m3u8                    a torrent's videos, for any player
 //! GET    /api/torrents                            what `list --json` says
 //! GET    /api/torrents/<info hash>                what `show --json` says, and where each file is found here
 //! POST   /api/torrents                            adds {"source": "magnet:…"}, or a .torrent
 //! POST   /api/torrents/<info hash>/pause, resume
 //! DELETE /api/torrents/<info hash>[?data=true]
+//! GET    /api/films/<info hash>/<path>            how a film does
 //! GET    /api/events[?film=<info hash>/<path>]    what changes, as Server-Sent Events
 //! ```
 //!
@@ -25,6 +27,7 @@ mod crowd;
 mod events;
 mod files;
 mod guard;
+mod hls;
 mod kinds;
 mod page;
 mod patience;
@@ -37,6 +40,6 @@ mod token;
 #[cfg(test)]
 mod tests;
 
-pub use backend::{Backend, RawFile, Refusal};
-pub use server::{HttpOptions, Server};
+pub use backend::{Backend, Films, RawFile, Refusal, Segment};
+pub use server::{HttpOptions, Server, reachable};
 pub use token::keep as keep_token;

@@ -25,7 +25,9 @@ pub(super) async fn videos<B: Backend>(
     Extension(Root(root)): Extension<Root>,
     Path(name): Path<String>,
 ) -> Response {
-    let info_hash = name.strip_suffix(".m3u8").and_then(|name| name.parse::<InfoHash>().ok());
+    let info_hash = name
+        .strip_suffix(".m3u8")
+        .and_then(|name| name.parse::<InfoHash>().ok());
     let Some(info_hash) = info_hash else {
         return not_found();
     };

@@ -31,7 +31,10 @@ pub(super) fn wanted(headers: &HeaderMap, etag: &str, size: u64) -> Wanted {
         return Wanted::NotModified;
     }
     // A date is never equal to ours, which has none; a weak tag never matches here.
-    if headers.get(IF_RANGE).is_some_and(|value| value.as_bytes() != etag.as_bytes()) {
+    if headers
+        .get(IF_RANGE)
+        .is_some_and(|value| value.as_bytes() != etag.as_bytes())
+    {
         return Wanted::Whole;
     }
     let mut ranges = headers.get_all(RANGE).iter();
@@ -44,7 +47,10 @@ pub(super) fn wanted(headers: &HeaderMap, etag: &str, size: u64) -> Wanted {
 /// Whether one of the tags of a header is this one, or stands for any. Weak ones count only where `weakly`.
 fn lists(headers: &HeaderMap, name: axum::http::HeaderName, etag: &str, weakly: bool) -> bool {
     let values = headers.get_all(name);
-    let mut tags = values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let mut tags = values
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
     tags.any(|tag| {
         let tag = tag.trim();
         tag == "*" || tag == etag || (weakly && tag.strip_prefix("W/") == Some(etag))
@@ -135,10 +141,17 @@ mod tests {
         ] {
             assert_eq!(asked(&[("range", value)], 100), wanted, "{value}");
         }
-        assert_eq!(asked(&[("range", "bytes=0-1"), ("range", "bytes=2-3")], 100), Wanted::Whole);
+        assert_eq!(
+            asked(&[("range", "bytes=0-1"), ("range", "bytes=2-3")], 100),
+            Wanted::Whole
+        );
         assert_eq!(asked(&[], 100), Wanted::Whole);
         for value in ["bytes=0-", "bytes=-1", "bytes=0-0"] {
-            assert_eq!(asked(&[("range", value)], 0), Wanted::OutOfRange, "an empty file: {value}");
+            assert_eq!(
+                asked(&[("range", value)], 0),
+                Wanted::OutOfRange,
+                "an empty file: {value}"
+            );
         }
     }
 
@@ -150,7 +163,11 @@ mod tests {
             assert_eq!(asked(&[range, ("if-range", other)], 9), Wanted::Whole, "{other}");
         }
         for same in [TAG, "W/\"tag\"", "*", "\"a\", \"tag\""] {
-            assert_eq!(asked(&[range, ("if-none-match", same)], 9), Wanted::NotModified, "{same}");
+            assert_eq!(
+                asked(&[range, ("if-none-match", same)], 9),
+                Wanted::NotModified,
+                "{same}"
+            );
         }
         assert_eq!(asked(&[("if-none-match", "\"a\"")], 9), Wanted::Whole);
         assert_eq!(asked(&[("if-match", TAG)], 9), Wanted::Whole);

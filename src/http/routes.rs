@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::Request;
-use axum::http::header::{CACHE_CONTROL, HeaderName, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, HeaderName, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use axum::response::Response;
 use axum::routing::{get, post};
 use parking_lot::Mutex;
@@ -18,7 +18,9 @@ use tower::ServiceExt;
 use super::answers::{not_allowed, not_found, words};
 use super::backend::Backend;
 use super::guard::{Denied, Guard};
-use super::{api, events, files, page, playlists};
+use super::hls::Playlists;
+use super::{api, events, files, hls, page, playlists};
+use crate::stream::FileName;
 
 /// Torrents held in memory at once while they are sent to us.
 const UPLOADS: usize = 2;
@@ -31,6 +33,7 @@ pub(super) struct App<B> {
     pub(super) backend: Arc<B>,
     pub(super) uploads: Semaphore,
     pub(super) events: Arc<Semaphore>,
+    pub(super) playlists: Playlists,
     /// The last look at the library, as JSON.
     look: Mutex<Option<(Instant, Bytes)>>,
 }
@@ -41,8 +44,15 @@ impl<B: Backend> App<B> {
             backend,
             uploads: Semaphore::new(UPLOADS),
             events: Arc::new(Semaphore::new(events::STREAMS)),
+            playlists: Playlists::new(),
             look: Mutex::new(None),
         }
+    }
+
+    /// What is to be told of a film, as JSON.
+    pub(super) fn film(&self, name: &FileName) -> Option<Bytes> {
+        let report = self.backend.film(name)?;
+        Some(serde_json::to_vec(&report).unwrap_or_default().into())
     }
 
     /// All torrents as JSON, a moment old at most.
@@ -69,9 +79,14 @@ pub(super) fn router<B: Backend>(app: Arc<App<B>>) -> Router {
         .route("/", get(page::page))
         .route("/assets/{*path}", get(page::asset))
         .route("/files/{*path}", get(files::raw::<B>))
+        .route("/hls/{*path}", get(hls::part::<B>))
+        .route("/api/films/{*path}", get(hls::report::<B>))
         .route("/m3u/{name}", get(playlists::videos::<B>))
         .route("/api/torrents", get(api::list::<B>).post(api::add::<B>))
-        .route("/api/torrents/{info_hash}", get(api::show::<B>).delete(api::remove::<B>))
+        .route(
+            "/api/torrents/{info_hash}",
+            get(api::show::<B>).delete(api::remove::<B>),
+        )
         .route("/api/torrents/{info_hash}/{order}", post(api::order::<B>))
         .route("/api/events", get(events::follow::<B>))
         .fallback(async || not_found())

@@ -1,7 +1,7 @@
 //! Connections: who may have one, and how long it may take.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -114,6 +114,32 @@ impl Server {
     }
 }
 
+/// An address by which others may reach who listens on this one: where that is all of them, the one that leads out of
+/// this machine, or loopback.
+pub fn reachable(listening: IpAddr) -> IpAddr {
+    let (any, documentation, loopback): (IpAddr, IpAddr, IpAddr) = match listening {
+        IpAddr::V4(_) => (
+            Ipv4Addr::UNSPECIFIED.into(),
+            Ipv4Addr::new(192, 0, 2, 1).into(),
+            Ipv4Addr::LOCALHOST.into(),
+        ),
+        IpAddr::V6(_) => (
+            Ipv6Addr::UNSPECIFIED.into(),
+            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+            Ipv6Addr::LOCALHOST.into(),
+        ),
+    };
+    if !listening.is_unspecified() {
+        return listening;
+    }
+    // Connecting a UDP socket sends nothing: it asks the kernel which way it would go.
+    let leading_out = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect((documentation, 9))?;
+        socket.local_addr()
+    });
+    leading_out.map_or(loopback, |address| address.ip())
+}
+
 async fn connection(stream: TcpStream, router: Router, guard: Arc<Guard>, _entered: Entered) {
     let Ok(local) = stream.local_addr() else { return };
     if let Err(error) = stream.set_nodelay(true) {
@@ -121,7 +147,9 @@ async fn connection(stream: TcpStream, router: Router, guard: Arc<Guard>, _enter
     }
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let (router, guard) = (router.clone(), guard.clone());
-        async move { Ok::<_, std::convert::Infallible>(routes::answer(router, &guard, local.ip(), request.map(Body::new)).await) }
+        async move {
+            Ok::<_, std::convert::Infallible>(routes::answer(router, &guard, local.ip(), request.map(Body::new)).await)
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -24,11 +24,17 @@ pub fn keep(path: &Path) -> io::Result<String> {
             let mut text = String::new();
             (&mut file).take(1024).read_to_string(&mut text)?;
             let token = text.trim();
-            let sound = token.len() >= 16 && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+            let sound = token.len() >= 16
+                && token
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
             if sound {
                 Ok(token.to_owned())
             } else {
-                Err(io::Error::new(io::ErrorKind::InvalidData, "it holds no token: remove it"))
+                Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "it holds no token: remove it",
+                ))
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => make(path),
