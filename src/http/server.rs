@@ -20,13 +20,22 @@ use super::guard::Guard;
 use super::patience::Patient;
 use super::routes::{self, App};
 
-/// A request's headers must have come whole by then, counted from the connection's begin or from the end of the answer
-/// before: so it also ends a connection that is kept for nothing.
-const HEADERS_LIMIT: Duration = Duration::from_secs(30);
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// A request's headers must have come whole by then, counted from the connection's begin or from the end of the
+    /// answer before: so it also ends a connection that is kept for nothing.
+    pub(super) headers: Duration,
+    /// A client that takes nothing for so long is gone, or is up to no good. A player that is paused over a raw file
+    /// takes nothing either, and goes on where it was if its pause was shorter; after a longer one it asks anew, which
+    /// players do.
+    pub(super) rest: Duration,
+}
 
-/// A client that takes nothing for so long is gone, or is up to no good. A player that is paused over a raw file takes
-/// nothing either, and goes on where it was if its pause was shorter; after a longer one it asks anew, which players do.
-const REST_LIMIT: Duration = Duration::from_secs(600);
+const PATIENCE: Patience = Patience {
+    headers: Duration::from_secs(30),
+    rest: Duration::from_secs(600),
+};
 
 /// Bytes of a request line and its headers. An address has a path of up to 4 KiB, percent-encoded.
 const HEADERS_SIZE: usize = 32 << 10;
@@ -54,6 +63,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     hosts: Vec<String>,
+    pub(super) patience: Patience,
 }
 
 impl Server {
@@ -67,6 +77,7 @@ impl Server {
             address: listener.local_addr()?,
             listener,
             hosts: options.hosts,
+            patience: PATIENCE,
         })
     }
 
@@ -105,7 +116,13 @@ impl Server {
             };
             match crowd.enter(client.ip()) {
                 Some(entered) => {
-                    connections.spawn(connection(stream, router.clone(), guard.clone(), entered));
+                    connections.spawn(connection(
+                        stream,
+                        router.clone(),
+                        guard.clone(),
+                        self.patience,
+                        entered,
+                    ));
                 }
                 // One short answer fits the socket's buffer, so this waits for nobody.
                 None => drop(stream.try_write(FULL)),
@@ -140,7 +157,7 @@ pub fn reachable(listening: IpAddr) -> IpAddr {
     leading_out.map_or(loopback, |address| address.ip())
 }
 
-async fn connection(stream: TcpStream, router: Router, guard: Arc<Guard>, _entered: Entered) {
+async fn connection(stream: TcpStream, router: Router, guard: Arc<Guard>, patience: Patience, _entered: Entered) {
     let Ok(local) = stream.local_addr() else { return };
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "an HTTP connection is slower than it could be");
@@ -153,13 +170,13 @@ async fn connection(stream: TcpStream, router: Router, guard: Arc<Guard>, _enter
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS_LIMIT)
+        .header_read_timeout(patience.headers)
         .max_header_size(HEADERS_SIZE)
         .max_headers(HEADERS_COUNT)
         .keep_alive(true)
         // Who has closed its half has gone: what was asked for is dropped, and its demand on the swarm with it.
         .half_close(false)
-        .serve_connection(TokioIo::new(Patient::new(stream, REST_LIMIT)), service)
+        .serve_connection(TokioIo::new(Patient::new(stream, patience.rest)), service)
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "an HTTP connection ended");

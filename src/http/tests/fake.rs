@@ -19,11 +19,12 @@ use crate::torrents::{Download, FileReport, InfoHash, State, TorrentDetail, Torr
 pub(super) const HASH: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// Its files, by their paths, and how long they are.
-pub(super) const FILES: [(&str, u64); 4] = [
+pub(super) const FILES: [(&str, u64); 5] = [
     ("a b/Film #1 100%.mkv", 300_000),
     ("page.html", 20),
     ("empty.txt", 0),
     ("dead.mp4", 1 << 40),
+    ("long.mp4", 1 << 30),
 ];
 
 /// Any byte of any file.
