@@ -6,6 +6,7 @@ mod info_hash;
 mod library;
 mod metainfo;
 pub mod names;
+mod pace;
 mod report;
 mod shelf;
 mod source;
@@ -16,6 +17,7 @@ pub use engine::{Engine, EngineError, EngineOptions, PeerCounts, Reader, Seeder,
 pub use info_hash::{InfoHash, NotAnInfoHash};
 pub use library::{AddOptions, Added, Entrance, Library, LibraryError, LibraryFile, LibraryOptions, TorrentFile};
 pub use metainfo::{File, METAINFO_LIMIT, Metainfo, MetainfoError, NameProblem};
+pub use pace::{Pace, Paces};
 pub use report::{Download, FileReport, LibraryReport, State, TorrentDetail, TorrentReport};
 pub use shelf::{Holder, Options, Shelf, ShelfError, Shelved};
 pub use source::{Magnet, Source, SourceError, fetch, read_file};
