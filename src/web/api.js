@@ -13,14 +13,8 @@ async function ask(method, path, body) {
   return text ? JSON.parse(text) : null;
 }
 
-/** The words of an answer that is an error: `{"error": …}` or plain text. */
-export function reason(text, status) {
-  try {
-    return JSON.parse(text).error ?? text;
-  } catch {
-    return text.trim() || `magnetfs answers ${status}.`;
-  }
-}
+/** The words of an answer that is an error. */
+export const reason = (text, status) => text.trim() || `magnetfs answers ${status}.`;
 
 export const show = (hash) => ask("GET", `api/torrents/${hash}`);
 export const hold = (hash, paused) => ask("POST", `api/torrents/${hash}/${paused ? "pause" : "resume"}`);

@@ -27,7 +27,10 @@ const PATIENCE = {
   },
 };
 
-/** Starts to load. `told` has `tracks()`, when they are known or change, and `failed(words)`, when it is over. */
+/**
+ * Starts to load. `told` has `tracks()`, when they are known or change, `refused(words)`, when the daemon puts off what
+ * it is asked for, and `null` when it no longer does, and `failed(words)`, when it is over.
+ */
 export function start(video, address, { at, ahead }, told) {
   return Hls.isSupported() ? new WithHls(video, address, at, ahead, told) : new Native(video, address, at, told);
 }
@@ -50,6 +53,9 @@ class WithHls {
       testBandwidth: false,
       // Segments are fMP4 and need no work; and a worker would need a `blob:` in the policy.
       enableWorker: false,
+      xhrSetup: (request) => {
+        request.addEventListener("loadend", () => told.refused(request.status === 503 ? words(request) : null));
+      },
       manifestLoadPolicy: PATIENCE,
       playlistLoadPolicy: PATIENCE,
       fragLoadPolicy: PATIENCE,
@@ -76,11 +82,11 @@ class WithHls {
         this.#hls.recoverMediaError();
       }
     } else if (fatal) {
-      this.#fail(words(networkDetails, status) ?? `This browser cannot play the film (${details}).`);
+      this.#fail(status ? words(networkDetails) : `This browser cannot play the film (${details}).`);
     } else if (frag && status >= 400 && !PASSING.includes(status)) {
       // Left alone, hls.js asks for it again for ever.
       this.#errors += 1;
-      if (status < 500 || this.#errors >= TRIES) this.#fail(words(networkDetails, status));
+      if (status < 500 || this.#errors >= TRIES) this.#fail(words(networkDetails));
     }
   }
 
@@ -132,10 +138,9 @@ function aheadOf(seconds) {
 }
 
 /** What the daemon said, of an XMLHttpRequest that loaded a playlist or a segment. */
-function words(request, status) {
-  if (!status) return null;
-  const body = request?.response ?? "";
-  return reason(typeof body === "string" ? body : new TextDecoder().decode(body), status);
+function words(request) {
+  const body = request.response ?? "";
+  return reason(typeof body === "string" ? body : new TextDecoder().decode(body), request.status);
 }
 
 class Native {

@@ -3,7 +3,7 @@
 import { start } from "./engine.js";
 import { choice, choose, leave, place } from "./memory.js";
 import { Timeline } from "./timeline.js";
-import { clock, language, printable } from "./words.js";
+import { clock, language, percent, printable } from "./words.js";
 
 const element = (id) => document.getElementById(id);
 const video = element("video");
@@ -17,6 +17,7 @@ export class Player {
   film = null;
   #engine = null;
   #report = null;
+  #refused = null;
   #waits = null;
   #idle = null;
   #left = 0;
@@ -59,11 +60,10 @@ export class Player {
   /** What the daemon says of the film that plays. */
   told(report) {
     this.#report = report;
-    this.#timeline.here(report.here.map(({ from_s, to_s }) => [from_s, to_s]));
     if (report.duration_s && !video.duration) this.#length(report.duration_s);
+    this.#timeline.here(report.here.map(({ from_s, to_s }) => [from_s, to_s]));
     const here = report.here.reduce((sum, { from_s, to_s }) => sum + to_s - from_s, 0);
-    const share = report.duration_s ? Math.floor((here / report.duration_s) * 100) : 0;
-    element("state").textContent = report.state === "completed" ? "All of it is here" : `${share} % of it is here`;
+    element("state").textContent = report.duration_s ? `${percent(here, report.duration_s)} is here` : "";
     this.#wait();
   }
 
@@ -97,16 +97,25 @@ export class Player {
   #load(at) {
     element("failure").hidden = true;
     this.#preferred = false;
-    this.#report = null;
+    this.#report = this.#refused = null;
     this.#timeline.here([]);
     this.#length(0);
     this.#offer([], []);
     element("state").textContent = "";
-    const told = { tracks: () => this.#tracks(), failed: (words) => this.#failed(words) };
+    const told = {
+      tracks: () => this.#tracks(),
+      refused: (words) => this.#refuse(words),
+      failed: (words) => this.#failed(words),
+    };
     const options = { at, ahead: Number(element("ahead").value) };
     this.#engine = start(video, `hls/${this.film}/master.m3u8`, options, told);
     // Refused without a click, as after a reload: then the play button waits for one.
     video.play().catch(() => this.#playing());
+    this.#wait();
+  }
+
+  #refuse(words) {
+    this.#refused = words;
     this.#wait();
   }
 
@@ -207,7 +216,7 @@ export class Player {
     }
     const report = this.#report;
     const asked = report && (report.waiting > 0 || report.state === "waiting-for-header" || report.state === "stalled");
-    element("waiting-words").textContent = asked ? report.words : "Getting ready…";
+    element("waiting-words").textContent = this.#refused ?? (asked ? report.words : "Getting ready…");
     this.#waits ??= setTimeout(() => (element("waiting").hidden = false), WAIT_TOLD_MS);
   }
 
@@ -221,7 +230,7 @@ export class Player {
 
   #offer(audio, subtitles) {
     const options = (tracks) => tracks.map((track, index) => new Option(label(track, index), index, false, track.chosen));
-    element("audio").replaceChildren(...options(audio));
+    element("audio").replaceChildren(...(audio.length > 0 ? options(audio) : [new Option("–")]));
     element("audio").disabled = audio.length < 2;
     const off = new Option("off", -1, false, !subtitles.some((track) => track.chosen));
     element("subtitles").replaceChildren(off, ...options(subtitles));

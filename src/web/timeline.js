@@ -43,7 +43,7 @@ export class Timeline {
   /** Parts of the film whose bytes are in the daemon's store: `[from, to]` in seconds. */
   here(spans) {
     this.#here = spans;
-    this.#draw("here", spans);
+    this.#draw("here", this.#duration > 0 ? spans : []);
   }
 
   /** What the player holds, and where it is. */
