@@ -9,9 +9,10 @@ use std::sync::LazyLock;
 use sha1::{Digest, Sha1};
 
 /// What the page may do, for its Content-Security-Policy header: run and fetch what is served here, and nothing else.
-/// Media Source Extensions play from a `blob:` of the page's own.
+/// Media Source Extensions play from a `blob:` of the page's own; `data:` is an empty track of subtitles, by which hls.js
+/// makes browsers show theirs.
 pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
-     connect-src 'self'; media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+     connect-src 'self'; media-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// One file of the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +43,9 @@ const ASSETS: &[Asset] = &[
     asset!("icon.svg", "image/svg+xml"),
     asset!("page.js", SCRIPT),
     asset!("api.js", SCRIPT),
+    asset!("engine.js", SCRIPT),
     asset!("library.js", SCRIPT),
+    asset!("memory.js", SCRIPT),
     asset!("player.js", SCRIPT),
     asset!("timeline.js", SCRIPT),
     asset!("words.js", SCRIPT),
