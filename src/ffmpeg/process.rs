@@ -19,6 +19,8 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
+use super::launcher::Thread;
+
 /// So much of what it said last is kept.
 const LAST_WORDS: usize = 4096;
 
@@ -57,6 +59,8 @@ pub struct Run {
     pub outputs: Vec<pipe::Receiver>,
     leash: Leash,
     ended: watch::Receiver<Option<Ended>>,
+    /// Its parent, as the kernel sees it.
+    _starter: Thread,
 }
 
 /// What is shared by a run and the threads that look after its process.
@@ -70,13 +74,14 @@ struct Handle {
 }
 
 impl Run {
-    pub(super) fn new(started: Started, outputs: Vec<pipe::Receiver>) -> Run {
+    pub(super) fn new(started: Started, outputs: Vec<pipe::Receiver>, starter: Thread) -> Run {
         let Started { pid, leash, ended } = started;
         Run {
             pid,
             outputs,
             leash,
             ended,
+            _starter: starter,
         }
     }
 
@@ -122,6 +127,7 @@ impl Handle {
 }
 
 /// A process that is looked after, before it has its outputs. Dropping it kills, like dropping a [`Run`].
+#[derive(Debug)]
 pub(super) struct Started {
     pid: u32,
     leash: Leash,
