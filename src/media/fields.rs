@@ -99,8 +99,32 @@ pub(super) fn words(bytes: &[u8]) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
+/// So many frames in so many seconds, where times are rounded: a usual rate if one is as near as that.
+pub(super) fn frame_rate(frames: u64, seconds: u64) -> Option<(u32, u32)> {
+    const USUAL: [(u32, u32); 12] = [
+        (24_000, 1001),
+        (24, 1),
+        (25, 1),
+        (30_000, 1001),
+        (30, 1),
+        (48_000, 1001),
+        (48, 1),
+        (50, 1),
+        (60_000, 1001),
+        (60, 1),
+        (120_000, 1001),
+        (120, 1),
+    ];
+    let stated = frames as f64 / seconds as f64;
+    let near = |(numerator, denominator): &(u32, u32)| {
+        let usual = f64::from(*numerator) / f64::from(*denominator);
+        (usual - stated).abs() < usual * 1e-4
+    };
+    USUAL.into_iter().find(near).or_else(|| fraction(frames, seconds))
+}
+
 /// A fraction of numbers that fit, in its lowest terms; none of nothing.
-pub(super) fn fraction(numerator: u64, denominator: u64) -> Option<(u32, u32)> {
+fn fraction(numerator: u64, denominator: u64) -> Option<(u32, u32)> {
     let (mut a, mut b) = (numerator, denominator);
     while b != 0 {
         (a, b) = (b, a % b);

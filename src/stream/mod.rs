@@ -1,4 +1,11 @@
 //! Films as HLS: timeline, playlists, fragments made into segments, the runs of FFmpeg that feed them, and their cache.
+//!
+//! - [`plan`], [`timeline`], [`playlist`]: what is made of a film and where it is cut; pure
+//! - [`cutter`] and its parts: FFmpeg's bytes to segments; pure
+//! - [`policy`]: which run serves whom, and which begin, pause and end; pure
+//! - [`run`]: one FFmpeg, drained; [`house`]: all of them, and who waits for what
+//! - [`shelf`], [`cache`], [`probes`]: what is kept
+//! - [`streams`], [`film`], [`state`]: what is asked from outside; [`source`]: what is asked of outside
 
 mod audio;
 mod cache;
@@ -32,3 +39,6 @@ pub use source::{FileName, Source, SourceError};
 pub use state::{FilmReport, FilmState, Span, TrackReport};
 pub use streams::Streams;
 pub use timeline::{SEGMENT_S, SUBTITLE_LEAD_S, Timeline};
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use super::Clock;
 use super::ebml::{Elements, child, float, unsigned};
 use crate::media::codecs::{Picture, Sound, av1, flac, h264, hevc, mpeg4_audio, opus, vp9_guess};
-use crate::media::fields::{fraction, words};
+use crate::media::fields::{frame_rate, words};
 use crate::media::{Audio, Codec, Kind, MediaError, TRACK_LIMIT, Track, Video};
 
 const TRACK_ENTRY: u32 = 0xae;
@@ -138,7 +138,9 @@ fn video(body: &[u8], codec: &Codec, private: &[u8]) -> (Kind, Option<String>) {
             .and_then(|value| u32::try_from(value).ok())
     };
     let (width, height) = (number(PIXEL_WIDTH).unwrap_or(0), number(PIXEL_HEIGHT).unwrap_or(0));
-    let frame_rate = child(body, DEFAULT_DURATION).and_then(unsigned).and_then(frame_rate);
+    let frame_rate = child(body, DEFAULT_DURATION)
+        .and_then(unsigned)
+        .and_then(|each| frame_rate(1_000_000_000, each));
     let bits = child(video, COLOUR)
         .and_then(|colour| child(colour, BITS_PER_CHANNEL))
         .and_then(unsigned);
@@ -170,30 +172,6 @@ fn video(body: &[u8], codec: &Codec, private: &[u8]) -> (Kind, Option<String>) {
         keyframes: Vec::new(),
     });
     (kind, picture.string)
-}
-
-/// The rate of frames of so many nanoseconds, which are rounded: a usual rate where one is as near as that.
-fn frame_rate(nanoseconds: u64) -> Option<(u32, u32)> {
-    const USUAL: [(u32, u32); 12] = [
-        (24_000, 1001),
-        (24, 1),
-        (25, 1),
-        (30_000, 1001),
-        (30, 1),
-        (48_000, 1001),
-        (48, 1),
-        (50, 1),
-        (60_000, 1001),
-        (60, 1),
-        (120_000, 1001),
-        (120, 1),
-    ];
-    let near = |(numerator, denominator): &(u32, u32)| {
-        let exact = 1e9 * f64::from(*denominator) / f64::from(*numerator);
-        (exact - nanoseconds as f64).abs() < exact * 2e-5
-    };
-    let usual = USUAL.into_iter().find(near);
-    usual.or_else(|| fraction(1_000_000_000, nanoseconds))
 }
 
 fn audio(body: &[u8], codec: &Codec, private: &[u8], delay: u64) -> (Kind, Option<String>) {

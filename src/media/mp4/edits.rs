@@ -109,7 +109,11 @@ pub(super) fn show(
             before_any = false;
         }
     }
-    let late = (walker.first_shown - pauses).max(0);
+    // Pictures that were held back for those that are decoded before them begin at the begin all the same.
+    let late = match walk {
+        Walk::Video => (walker.first_shown - pauses).max(0),
+        _ => 0,
+    };
     let moved = |pts: i64| pts.saturating_sub(late);
     if walker.first == i64::MAX {
         return Ok(Shown::default());

@@ -1,8 +1,7 @@
 //! Fragmented files: the samples are told by each fragment alone, unless a segment index (`sidx`, ISO/IEC 14496-12 8.16.3)
 //! lists the fragments.
 
-use super::boxes::below;
-use super::edits::{KEYFRAME_LIMIT, edits};
+use super::edits::KEYFRAME_LIMIT;
 use super::movie::traks;
 use crate::media::fields::Fields;
 use crate::media::{Container, Index, Keyframe, Kind, MediaError};
@@ -67,14 +66,6 @@ pub(super) fn index(moov: &[u8], segments: &[Segments], size: u64) -> Result<Ind
             return Err(unlisted());
         };
         let last = own.last().copied().unwrap_or(first);
-        // FFmpeg applies only the first edit of a fragmented file, as one number.
-        let list = edits(trak.body, trak.timescale, trak.movie_timescale);
-        let cut = match list[..] {
-            [pause, edit, ..] if pause.media == -1 => edit.media - pause.duration,
-            [edit, ..] if edit.media >= 0 => edit.media,
-            _ => 0,
-        };
-        let _ = cut;
         let ticks = |time: u64, scale: u32| {
             let ticks = u128::from(time) * u128::from(track.timescale) / u128::from(scale);
             i64::try_from(ticks).unwrap_or(i64::MAX)

@@ -5,7 +5,7 @@ use super::boxes::{Boxes, below, child};
 use super::edits::{Shown, Walk, edits, show};
 use super::entry::{Entry, entry};
 use super::samples::Tables;
-use crate::media::fields::{Fields, fraction, words};
+use crate::media::fields::{Fields, frame_rate, words};
 use crate::media::{Audio, Codec, Container, Index, Kind, MediaError, TRACK_LIMIT, Track, Video};
 
 /// Whether the samples are in fragments that follow.
@@ -109,7 +109,7 @@ fn sampled(trak: Trak<'_>, size: u64, steps: &mut u64) -> Result<Track, MediaErr
         .checked_div(u128::from(ticks))
         .and_then(|rate| u64::try_from(rate).ok());
     if let Kind::Video(video) = &mut track.kind {
-        video.frame_rate = fraction(samples.saturating_mul(u64::from(trak.timescale)), ticks);
+        video.frame_rate = frame_rate(samples.saturating_mul(u64::from(trak.timescale)), ticks);
         video.keyframes = shown.keyframes;
         video.reordered = match trak.entry.and_then(|entry| entry.picture.reordered) {
             Some(told) => told || shown.reordered,
