@@ -396,13 +396,13 @@ impl Policy {
         let of_film = self.runs.iter().filter(|(_, run)| run.film.key == ask.film.key);
         let coming = of_film.filter(|(_, run)| {
             let track = &run.tracks[ask.track];
-            !track.ended
-                && match ask.part {
-                    Part::Init => !track.init,
-                    Part::Segment(number) => {
-                        track.next <= number && reaches(number - track.next, ask.local.start <= track.next)
-                    }
+            // Of a track that has ended the tail may still come.
+            match ask.part {
+                Part::Init => !track.init && !track.ended,
+                Part::Segment(number) => {
+                    track.next <= number && reaches(number - track.next, ask.local.start <= track.next)
                 }
+            }
         });
         coming
             .max_by_key(|(_, run)| run.tracks[ask.track].next)
@@ -567,3 +567,6 @@ impl Run {
 fn reaches(distance: u32, local: bool) -> bool {
     distance <= NEAR || (distance <= FAR && local)
 }
+
+#[cfg(test)]
+mod tests;

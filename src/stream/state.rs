@@ -31,6 +31,8 @@ pub struct FilmReport {
     pub here: Vec<Span>,
     /// What it offers, in the order of the playlist.
     pub tracks: Vec<TrackReport>,
+    /// Which tracks of the file are not offered, and why; a sentence each.
+    pub left_out: Vec<String>,
     /// Processes of FFmpeg that work on it now.
     pub runs: usize,
     /// Requests that wait for a part of it now.
