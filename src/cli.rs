@@ -210,7 +210,7 @@ struct MountArguments {
     /// Serve only addresses that begin with /t/TOKEN/ [default: none on loopback, else one that `status` shows]
     #[arg(long, value_name = "TOKEN", help_heading = "HTTP")]
     http_token: Option<Secret>,
-    /// Keep so much of the films being watched in memory [default: 128M]
+    /// Keep so much of the films being watched in memory [default: 64M]
     #[arg(long, value_name = "SIZE", value_parser = config::size, help_heading = "HTTP")]
     stream_memory: Option<u64>,
     /// Keep so much of the films that were watched on disk [default: 4G]

@@ -27,8 +27,8 @@ pub const FREE_SPACE_FLOOR: Floor = Floor::Percent(5.0);
 /// Where HTTP is served if nobody names a place.
 pub const HTTP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8642);
 
-/// Segments of films kept in memory, in bytes: a minute each of a few films.
-pub const STREAM_MEMORY: u64 = 128 << 20;
+/// Segments of films kept in memory, in bytes: half a minute each of a few films.
+pub const STREAM_MEMORY: u64 = 64 << 20;
 
 /// Segments of films kept on disk, in bytes: a film.
 pub const STREAM_DISK: u64 = 4 << 30;

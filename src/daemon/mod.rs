@@ -18,7 +18,7 @@ mod sources;
 mod web;
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,13 +41,18 @@ use self::web::Web;
 use crate::config::{Config, canonical};
 use crate::control::prepare_folder;
 use crate::control::server::Server;
+use crate::ffmpeg::{Launcher, LauncherOptions};
 use crate::http::{self, HttpOptions};
 use crate::progress::Bars;
+use crate::stream::{StreamOptions, Streams};
 use crate::torrents::{AddOptions, EngineOptions, Holder, Library, LibraryError, LibraryOptions, ShelfError};
 use crate::{logging, text};
 
 /// No read takes longer than this, whatever arrives; a longer deadline raises it.
 const READ_CEILING: Duration = Duration::from_secs(600);
+
+/// Killed FFmpegs are waited for no longer; it is a part of the three seconds.
+const REAP_LIMIT: Duration = Duration::from_secs(1);
 
 /// How often the bars of a terminal are drawn.
 const DRAW_INTERVAL: Duration = Duration::from_millis(500);
@@ -124,7 +129,10 @@ async fn live(
         state_requests,
     ));
     let serving = tokio::spawn(server.serve(Arc::clone(&service), stopping.clone()));
-    let web = http.map(|http| serve_http(http, config, mountpoint, &library, service, stopping.clone()));
+    let web = match http {
+        Some(http) => Some(serve_http(http, config, mountpoint, &library, service, stopping.clone()).await),
+        None => None,
+    };
     let drawing = tokio::spawn(draw(Arc::clone(&library), Bars::new(bars), stopping.clone()));
     announce(mountpoint);
 
@@ -133,13 +141,17 @@ async fn live(
     tell_manager(&[NotifyState::Stopping, NotifyState::Status("Unmounting")]);
     watchdog.start();
     stopping.cancel();
-    if let Some(web) = web {
-        // Its connections are cut and waited for no longer than that takes.
-        drop(web.await);
-    }
+    let streams = match web {
+        Some(Serving { http, streams }) => {
+            // Its connections are cut, and waited for no longer than that takes.
+            drop(http.await);
+            streams
+        }
+        None => None,
+    };
     drop(drawing.await);
     let stopped = tokio::select! {
-        stopped = stop(mount, &library) => stopped,
+        stopped = stop(mount, &library, streams.as_deref()) => stopped,
         () = Signals::second_interrupt() => {
             tracing::warn!("interrupted again: what is stored will be verified at the next start");
             ending::detach(mountpoint);
@@ -208,7 +220,7 @@ async fn bind_http(config: &Config) -> anyhow::Result<Option<Http>> {
         http::Server::bind(HttpOptions { address, hosts }).await
     };
     let server = match bind(address).await {
-        Err(error) if !config.http_named && error.kind() == std::io::ErrorKind::AddrInUse => {
+        Err(error) if !config.http_named && error.kind() == io::ErrorKind::AddrInUse => {
             tracing::warn!(%address, "the usual HTTP address is taken, so another port is used");
             bind(SocketAddr::new(address.ip(), 0)).await
         }
@@ -241,32 +253,55 @@ async fn bind_http(config: &Config) -> anyhow::Result<Option<Http>> {
     }))
 }
 
-/// Serves HTTP until `stopping`, then ends the films.
-fn serve_http(
+/// The HTTP side while it serves.
+struct Serving {
+    http: JoinHandle<()>,
+    streams: Option<Arc<Streams<LibrarySource>>>,
+}
+
+/// Serves HTTP until `stopping`. The films go on until they are stopped.
+async fn serve_http(
     http: Http,
     config: &Config,
     mountpoint: &Path,
     library: &Arc<Library>,
     service: Arc<Service>,
     stopping: CancellationToken,
-) -> JoinHandle<()> {
+) -> Serving {
     let source = LibrarySource {
         library: Arc::clone(library),
         mountpoint: mountpoint.to_owned(),
         limits: Limits::new(config.read_deadline, READ_CEILING.max(config.read_deadline)),
     };
+    let options = StreamOptions {
+        memory_limit: config.stream_memory,
+        disk_limit: config.stream_disk,
+        max_runs: config.stream_runs,
+        read_deadline: config.read_deadline,
+        ..StreamOptions::new(config.data_dir.join("streams"))
+    };
+    let for_films = source.clone();
+    // It looks through what was kept on disk.
+    let streams = tokio::task::spawn_blocking(move || {
+        let launcher = Launcher::start(LauncherOptions::default())?;
+        Streams::new(options, for_films, launcher)
+    });
+    let streams = match streams.await.map_err(io::Error::other).flatten() {
+        Ok(streams) => Ok(streams),
+        Err(error) => {
+            tracing::error!(%error, "no films are streamed; the files are served all the same");
+            Err(format!("no films are streamed, because at the start: {error}"))
+        }
+    };
     let web = Arc::new(Web {
         service,
         source,
-        streams: Err("films are not streamed".to_owned()),
+        streams: streams.clone(),
     });
-    let streams = web.streams.clone();
-    tokio::spawn(async move {
-        http.server.serve(web, http.token, stopping).await;
-        if let Ok(streams) = streams {
-            streams.stop().await;
-        }
-    })
+    Serving {
+        http: tokio::spawn(http.server.serve(web, http.token, stopping)),
+        streams: streams.ok(),
+    }
 }
 
 /// Waits for the first of all that can end a mount, and says meanwhile how the mount does.
@@ -290,9 +325,19 @@ async fn until_ended(
     }
 }
 
-async fn stop(mount: Mount, library: &Library) -> anyhow::Result<()> {
-    mount.fail_reads();
-    let unmounting = tokio::task::spawn_blocking(move || mount.stop());
+async fn stop(mount: Mount, library: &Library, streams: Option<&Streams<LibrarySource>>) -> anyhow::Result<()> {
+    let unmounting = async {
+        let reaping = async {
+            if let Some(streams) = streams {
+                // What is left then dies with the process: the kernel sees to it.
+                drop(tokio::time::timeout(REAP_LIMIT, streams.stop()).await);
+            }
+        };
+        // The FFmpegs are killed first; but one that waits for a read dies only when that fails, and its end sends a
+        // FLUSH, which somebody has to answer.
+        tokio::join!(biased; reaping, async { mount.fail_reads() });
+        tokio::task::spawn_blocking(move || mount.stop()).await
+    };
     let ((), unmounted) = tokio::join!(library.stop(), unmounting);
     unmounted.context("the mount could not be stopped")??;
     Ok(())

@@ -14,6 +14,9 @@ use crate::media::ReadAt;
 use crate::stream::{FileName, Source, SourceError};
 use crate::torrents::{InfoHash, Library, LibraryFile, TorrentFile};
 
+/// The process of a reader that comes from no other one: its reads are as urgent as can be.
+const NOBODY: u32 = 0;
+
 /// The library, its place in the file system, and how long a read may wait.
 #[derive(Debug, Clone)]
 pub(super) struct LibrarySource {
@@ -38,7 +41,7 @@ impl LibrarySource {
     pub(super) fn open_file(&self, info_hash: InfoHash, path: &str) -> Result<OpenFile, ReadError> {
         let file = self.library.file(info_hash, path).ok_or(ReadError::Removed)?;
         Ok(OpenFile {
-            content: Arc::new(Catalog::open(&*self.library, file.inode)?),
+            content: Arc::new(Catalog::open(&*self.library, file.inode, NOBODY)?),
             size: file.size,
             limits: self.limits,
         })
@@ -74,9 +77,13 @@ impl Source for LibrarySource {
         Ok(self.mountpoint.join(found.shown))
     }
 
-    fn pace(&self, _pid: u32, _urgent: bool) {}
+    fn pace(&self, pid: u32, urgent: bool) {
+        self.library.pace(pid, urgent);
+    }
 
-    fn forget(&self, _pid: u32) {}
+    fn forget(&self, pid: u32) {
+        self.library.forget_pace(pid);
+    }
 
     fn here(&self, file: &FileName, ranges: &[Range<u64>]) -> Vec<bool> {
         match self.find(file) {

@@ -11,18 +11,18 @@ use sha1::{Digest, Sha1};
 /// What the page may do, for its Content-Security-Policy header: run and fetch what is served here, and nothing else.
 /// Media Source Extensions play from a `blob:` of the page's own; `data:` is an empty track of subtitles, by which hls.js
 /// makes browsers show theirs.
-pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+pub(super) const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
      connect-src 'self'; media-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// One file of the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asset {
+pub(super) struct Asset {
     /// Its name in its address.
-    pub name: &'static str,
+    pub(super) name: &'static str,
     /// For its Content-Type header.
-    pub content_type: &'static str,
+    pub(super) content_type: &'static str,
     /// What it holds.
-    pub bytes: &'static [u8],
+    pub(super) bytes: &'static [u8],
 }
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -73,22 +73,22 @@ static PAGE: LazyLock<Page> = LazyLock::new(|| {
 
 /// The page itself.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Page {
+pub(super) struct Page {
     /// HTML, in UTF-8.
-    pub text: String,
+    pub(super) text: String,
     /// For its ETag header, in quotes. It changes with any file of the page.
-    pub etag: String,
+    pub(super) etag: String,
     hash: String,
 }
 
 /// The page at the root.
-pub fn page() -> &'static Page {
+pub(super) fn page() -> &'static Page {
     &PAGE
 }
 
 /// The file at a path below `assets/`, `<hash>/page.js`. It may be kept for ever. `None` where there is none, which is
 /// also what a page of another build gets.
-pub fn asset(path: &str) -> Option<&'static Asset> {
+pub(super) fn asset(path: &str) -> Option<&'static Asset> {
     let (hash, name) = path.split_once('/')?;
     ASSETS.iter().find(|asset| asset.name == name && hash == PAGE.hash)
 }

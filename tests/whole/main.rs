@@ -7,6 +7,7 @@ mod containment;
 mod control;
 mod hang;
 mod house;
+mod http;
 mod interop;
 mod library;
 mod ordinary_user;
