@@ -147,7 +147,9 @@ impl<S: Source> House<S> {
         let provisional = || {
             let Part::Segment(number) = part else { return None };
             let of_film = desk.runs.values().filter(|run| run.facts.shape.key == facts.shape.key);
-            of_film.filter_map(|run| run.provisional.get(&(track, number)).cloned()).next()
+            of_film
+                .filter_map(|run| run.provisional.get(&(track, number)).cloned())
+                .next()
         };
         self.segments.get_now(facts.cached(track, part)).or_else(provisional)
     }
@@ -176,11 +178,26 @@ impl<S: Source> House<S> {
     }
 
     /// A run has made a segment of subtitles in which one that began earlier could have more.
-    pub(super) fn made_provisionally(self: &Arc<Self>, facts: &Arc<Facts>, id: RunId, track: usize, number: u32, bytes: &Bytes) {
+    pub(super) fn made_provisionally(
+        self: &Arc<Self>,
+        facts: &Arc<Facts>,
+        id: RunId,
+        track: usize,
+        number: u32,
+        bytes: &Bytes,
+    ) {
         self.hand_out(facts, id, track, Part::Segment(number), bytes, true);
     }
 
-    fn hand_out(self: &Arc<Self>, facts: &Arc<Facts>, id: RunId, track: usize, part: Part, bytes: &Bytes, provisional: bool) {
+    fn hand_out(
+        self: &Arc<Self>,
+        facts: &Arc<Facts>,
+        id: RunId,
+        track: usize,
+        part: Part,
+        bytes: &Bytes,
+        provisional: bool,
+    ) {
         self.change(facts, |desk, now| {
             if let (true, Part::Segment(number), Some(run)) = (provisional, part, desk.runs.get_mut(&id)) {
                 run.provisional.insert((track, number), bytes.clone());

@@ -86,7 +86,11 @@ impl Probes {
 /// Paths are of any length and have slashes.
 fn name(file: &FileName) -> String {
     let path = Sha1::digest(file.path.as_bytes());
-    format!("{}-{}", hex::encode(Sha1::digest(file.info_hash.as_bytes())), hex::encode(path))
+    format!(
+        "{}-{}",
+        hex::encode(Sha1::digest(file.info_hash.as_bytes())),
+        hex::encode(path)
+    )
 }
 
 #[cfg(test)]

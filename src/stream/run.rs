@@ -196,7 +196,9 @@ async fn drained<S: Source>(
 /// the end of the film and nothing went wrong on the way.
 async fn tails<S: Source>(drained: Vec<(Pipe<S>, Cutter)>, complete: bool) -> Result<(), Trouble> {
     for (pipe, cutter) in drained {
-        let cuts = cutter.finish(complete).map_err(|error| Trouble::Uncut(error.to_string()))?;
+        let cuts = cutter
+            .finish(complete)
+            .map_err(|error| Trouble::Uncut(error.to_string()))?;
         pipe.hand_out(cuts).await?;
     }
     Ok(())

@@ -135,8 +135,15 @@ impl<S: Source> Streams<S> {
         }
     }
 
-    async fn open(&self, file: &FileName, content: S::Content) -> Result<Result<Arc<Film<S>>, StreamError>, StreamError> {
-        let _permit = self.opening.try_acquire().map_err(|_| StreamError::Busy { retry_after_s: 5 })?;
+    async fn open(
+        &self,
+        file: &FileName,
+        content: S::Content,
+    ) -> Result<Result<Arc<Film<S>>, StreamError>, StreamError> {
+        let _permit = self
+            .opening
+            .try_acquire()
+            .map_err(|_| StreamError::Busy { retry_after_s: 5 })?;
         let size = content.size();
         let index = match self.probes.get(file, size).await {
             Some(index) => index,
@@ -164,7 +171,11 @@ impl<S: Source> Streams<S> {
         let mut look = interval(LOOK);
         loop {
             look.tick().await;
-            let last = self.house.source.last_progress(file).map_or(since, |last| last.max(since));
+            let last = self
+                .house
+                .source
+                .last_progress(file)
+                .map_or(since, |last| last.max(since));
             if last.elapsed() >= deadline {
                 return self.house.unavailable(file);
             }
@@ -208,6 +219,12 @@ impl<S: Source> Drop for Streams<S> {
 
 impl<S: Source> fmt::Debug for Streams<S> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Streams").field("house", &self.house).finish_non_exhaustive()
+        formatter
+            .debug_struct("Streams")
+            .field("house", &self.house)
+            .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -138,7 +138,10 @@ fn the_segment_before_replaces_a_young_run_and_all_wait_for_the_new_one() {
     desk.make(new, VIDEO, 9);
     assert_eq!(desk.make(new, VIDEO, 10), [video]);
     // It has made two segments: no longer young.
-    assert!(desk.try_ask(VIDEO, Part::Segment(8)).is_ok_and(|(_, actions)| actions.len() == 2));
+    assert!(
+        desk.try_ask(VIDEO, Part::Segment(8))
+            .is_ok_and(|(_, actions)| actions.len() == 2)
+    );
 }
 
 #[test]
