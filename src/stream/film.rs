@@ -13,11 +13,11 @@ use super::cache::Key;
 use super::error::StreamError;
 use super::house::House;
 use super::plan::{NotPlayable, Plan, RenditionId};
+use super::playlist;
 use super::policy::{FAR, Part, Place, Shape, TrackShape};
 use super::source::{FileName, Source};
 use super::state::{FilmReport, Situation, TrackReport, spans};
 use super::timeline::Timeline;
-use super::playlist;
 use crate::ffmpeg::Job;
 use crate::media::{Container, Index};
 
@@ -96,7 +96,10 @@ impl<S: Source> Film<S> {
                     Part::Segment(number) => facts.timeline.start_s(number) - facts.timeline.start_s(0),
                 },
                 waited,
-                silent: source.last_progress(&facts.name).max(*facts.heard.lock()).map(|last| last.elapsed()),
+                silent: source
+                    .last_progress(&facts.name)
+                    .max(*facts.heard.lock())
+                    .map(|last| last.elapsed()),
             },
             None if whole == [true] => Situation::Complete,
             None => Situation::Fed,
@@ -216,7 +219,12 @@ impl<S: Source> fmt::Debug for Film<S> {
 fn key(name: &FileName, index: &Index) -> [u8; 20] {
     let mut hash = Sha1::new();
     let index = serde_json::to_vec(index).unwrap_or_default();
-    let parts: [&[u8]; 4] = [&LAYOUT.to_be_bytes(), name.info_hash.as_bytes(), name.path.as_bytes(), &index];
+    let parts: [&[u8]; 4] = [
+        &LAYOUT.to_be_bytes(),
+        name.info_hash.as_bytes(),
+        name.path.as_bytes(),
+        &index,
+    ];
     for part in parts {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);

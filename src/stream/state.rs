@@ -55,8 +55,8 @@ pub struct TrackReport {
     pub rendition: String,
     /// BCP 47, or what the file says.
     pub language: Option<String>,
-    /// For a person.
-    pub name: Option<String>,
+    /// For a person; empty for the video.
+    pub name: String,
 }
 
 /// What the words of a report are made of.

@@ -225,3 +225,6 @@ impl<S: Source> fmt::Debug for Streams<S> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
