@@ -5,12 +5,13 @@ PREFIX ?= /usr/local
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PROGRAM := $(TARGET)/release/magnetfs
-SOURCES := Cargo.toml Cargo.lock $(shell find src mount -name '*.rs' -o -name Cargo.toml)
+SOURCES := Cargo.toml Cargo.lock $(shell find src mount -name node_modules -prune -o -name '*.rs' -print \
+	-o -name Cargo.toml -print -o -path 'src/web/*' -type f -print)
 
 # What is looked for, and the package that has it.
 #
-# To build: a linker, and a C compiler for the cryptography of https trackers.
-BUILD_NEEDS := cc:build-essential
+# To build: a linker, a C compiler for the cryptography of https trackers, and npm for hls.js, which the page plays with.
+BUILD_NEEDS := cc:build-essential node:nodejs npm:npm
 # To run: a user who is not root mounts through fusermount3.
 RUN_NEEDS := fusermount3:fuse3
 # To play.
@@ -18,7 +19,7 @@ DEMO_NEEDS := $(BUILD_NEEDS) $(RUN_NEEDS) ffmpeg:ffmpeg
 # To seed, to read and to play, as other people's programs do it, and to check the units.
 TEST_NEEDS := $(DEMO_NEEDS) libtorrent:python3-libtorrent transmission-daemon:transmission-daemon \
 	transmission-create:transmission-cli aria2c:aria2 mpv:mpv fio:fio getfattr:attr setpriv:util-linux cmp:diffutils \
-	systemd-analyze:systemd mkvmerge:mkvtoolnix
+	systemd-analyze:systemd mkvmerge:mkvtoolnix chromium:chromium
 # To compare with.
 BENCH_NEEDS := $(TEST_NEEDS) btfs:btfs nginx:nginx-light wrk:wrk
 

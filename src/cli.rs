@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
-use crate::config::{self, Config, Limit, Listen, LogFormat, Settings, Surroundings};
+use crate::config::{self, Config, Limit, Listen, LogFormat, Secret, Settings, Surroundings};
+use crate::ffmpeg::confinement::{self, Rules};
 use crate::torrents::{Download, Floor};
 use crate::{daemon, demo, doctor};
 
@@ -123,6 +124,9 @@ enum Command {
     /// Print the manual page
     #[command(after_help = help::MAN)]
     Man,
+    /// Give up what FFmpeg does not need, and become it; the mount starts FFmpeg so
+    #[command(hide = true)]
+    Confine(ConfineArguments),
 }
 
 /// A torrent of the library.
@@ -197,6 +201,25 @@ struct MountArguments {
     #[arg(long, value_name = "on|off", value_parser = config::switch, help_heading = "Finding peers")]
     upnp: Option<bool>,
 
+    /// Serve the player page, HLS and the files over HTTP here; port 0 takes any [default: 127.0.0.1:8642]
+    #[arg(long, value_name = "ADDR:PORT|off", help_heading = "HTTP")]
+    http: Option<Listen>,
+    /// Answer to this name too; may be given several times [default: its own addresses and localhost]
+    #[arg(long, value_name = "NAME", value_parser = config::host, help_heading = "HTTP")]
+    http_host: Vec<String>,
+    /// Serve only addresses that begin with /t/TOKEN/ [default: none on loopback, else one that `status` shows]
+    #[arg(long, value_name = "TOKEN", help_heading = "HTTP")]
+    http_token: Option<Secret>,
+    /// Keep so much of the films being watched in memory [default: 64M]
+    #[arg(long, value_name = "SIZE", value_parser = config::size, help_heading = "HTTP")]
+    stream_memory: Option<u64>,
+    /// Keep so much of the films that were watched on disk [default: 4G]
+    #[arg(long, value_name = "SIZE", value_parser = config::size, help_heading = "HTTP")]
+    stream_disk: Option<u64>,
+    /// Run at most so many FFmpegs, one for each place that is watched [default: 8]
+    #[arg(long, value_name = "NUMBER", value_parser = config::count, help_heading = "HTTP")]
+    stream_runs: Option<usize>,
+
     /// Fail a read for which nothing has arrived for so many seconds [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = config::seconds, help_heading = "The mount")]
     read_deadline: Option<Duration>,
@@ -220,6 +243,26 @@ struct MountArguments {
     /// Take these permissions from the files and folders, in octal [default: 022]
     #[arg(long, value_name = "MASK", value_parser = config::umask, help_heading = "The mount")]
     umask: Option<u16>,
+}
+
+/// What [`Rules::arguments`] says.
+#[derive(Debug, Args)]
+struct ConfineArguments {
+    /// The process that starts this, and that it does not outlive
+    #[arg(long, value_name = "PID")]
+    parent: u32,
+    /// Bytes of memory that it may use
+    #[arg(long, value_name = "BYTES")]
+    memory: u64,
+    /// How many files it may have open
+    #[arg(long, value_name = "NUMBER")]
+    files: u64,
+    /// The one file that it may read, beside its libraries
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// The program to become, and its arguments
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    program: Vec<OsString>,
 }
 
 /// Does what the command line says, and gives the status to exit with.
@@ -305,6 +348,27 @@ fn perform(line: CommandLine) -> anyhow::Result<ExitCode> {
             io::stdout().write_all(&script)?;
         }
         Command::Man => io::stdout().write_all(&manual::page(CommandLine::command())?)?,
+        // Nothing was started yet that would be a second thread.
+        Command::Confine(confine) => {
+            let ConfineArguments {
+                parent,
+                memory,
+                files,
+                input,
+                program,
+            } = confine;
+            let rules = Rules {
+                parent,
+                input,
+                memory,
+                files,
+            };
+            let [program, arguments @ ..] = program.as_slice() else {
+                anyhow::bail!("there is no program to become");
+            };
+            let error = confinement::confine(&rules, program, arguments);
+            return Err(anyhow::Error::from(error).context(format!("{} cannot be confined", program.display())));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -326,10 +390,16 @@ fn settings(common: &Common, mount: Option<&MountArguments>) -> Settings {
         download_limit: mount.download_limit,
         free_space_floor: mount.free_space_floor,
         gid: mount.gid,
+        http: mount.http,
+        http_host: mount.http_host.clone(),
+        http_token: mount.http_token.clone(),
         listen: mount.listen,
         lsd: mount.lsd,
         peer: mount.peer.clone(),
         read_deadline: mount.read_deadline,
+        stream_disk: mount.stream_disk,
+        stream_memory: mount.stream_memory,
+        stream_runs: mount.stream_runs,
         trackers: mount.trackers,
         uid: mount.uid,
         umask: mount.umask,

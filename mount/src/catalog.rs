@@ -74,12 +74,13 @@ pub trait Catalog: Send + Sync + 'static {
     /// Everything shown now, and word of every change of it.
     fn groups(&self) -> watch::Receiver<Groups>;
 
-    /// Opens a file by inode number. It refuses at once or succeeds at once; what is slow (opening the stored file,
-    /// say) is done at the first read.
+    /// Opens a file by inode number for a process, named as the host names it: its thread-group id, 0 if that is not
+    /// known. It refuses at once or succeeds at once; what is slow (opening the stored file, say) is done at the first
+    /// read.
     ///
     /// # Errors
     /// [`ReadError::Removed`] for a number that is not in the list, [`ReadError::Stopping`], [`ReadError::TooMany`].
-    fn open(&self, inode: u64) -> Result<Self::Content, ReadError>;
+    fn open(&self, inode: u64, process: u32) -> Result<Self::Content, ReadError>;
 
     /// How much of a file is here; `None` for an unknown number.
     fn status(&self, inode: u64) -> Option<FileStatus>;

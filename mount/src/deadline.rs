@@ -1,17 +1,15 @@
 //! How long one read waits: until its bytes are here, it is given up, or its time is over.
 
+use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
-
 use crate::catalog::{Content, ReadError};
-use crate::reads::Asked;
 
 /// How long a read may wait.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub struct Limits {
     deadline: Duration,
     ceiling: Duration,
 }
@@ -19,7 +17,7 @@ pub(crate) struct Limits {
 impl Limits {
     /// `deadline` without progress, `ceiling` in all. Both are kept under a year, so that they can be added to any
     /// time.
-    pub(crate) fn new(deadline: Duration, ceiling: Duration) -> Limits {
+    pub fn new(deadline: Duration, ceiling: Duration) -> Limits {
         const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
         Limits {
             deadline: deadline.min(YEAR),
@@ -28,30 +26,52 @@ impl Limits {
     }
 }
 
+/// Reads as the mount does, for who serves the same bytes by another way: at once what is in memory, else within the
+/// limits. The bytes lie wholly inside the file. Dropping it withdraws the demand.
+///
+/// # Errors
+/// Those of the content, [`ReadError::NoProgress`] and [`ReadError::TooSlow`].
+pub async fn read<C: Content>(
+    content: Arc<C>,
+    offset: u64,
+    length: usize,
+    limits: Limits,
+) -> Result<Vec<u8>, ReadError> {
+    let mut buffer = vec![0; length];
+    match content.read_now(&mut buffer, offset) {
+        Some(Ok(())) => Ok(buffer),
+        Some(Err(error)) => Err(ReadError::Disk(Arc::new(error))),
+        None => {
+            drop(buffer);
+            bytes(content, offset, length, limits, std::future::pending()).await
+        }
+    }
+}
+
 /// Waits for the bytes of one read. Dropping it withdraws the demand.
 pub(crate) async fn bytes<C: Content>(
     content: Arc<C>,
-    asked: Asked,
+    offset: u64,
+    length: usize,
     limits: Limits,
-    cancelled: oneshot::Receiver<ReadError>,
+    cancelled: impl Future<Output = ReadError>,
 ) -> Result<Vec<u8>, ReadError> {
     let start = Instant::now();
     let last_moment = start + limits.ceiling;
     let mut due = (start + limits.deadline).min(last_moment);
-    let mut reading = pin!(content.clone().read_at(asked.offset, asked.length));
+    let mut reading = pin!(content.clone().read_at(offset, length));
     let mut cancelled = pin!(cancelled);
     loop {
         tokio::select! {
             biased;
-            result = &mut reading => return result.and_then(|bytes| whole(bytes, asked.length)),
-            // The sending half is dropped unused only together with the whole mount.
-            why = &mut cancelled => return Err(why.unwrap_or(ReadError::Stopping)),
+            result = &mut reading => return result.and_then(|bytes| whole(bytes, length)),
+            why = &mut cancelled => return Err(why),
             () = tokio::time::sleep_until(due.into()) => {
                 let now = Instant::now();
                 if now >= last_moment {
                     return Err(ReadError::TooSlow { seconds: limits.ceiling.as_secs() });
                 }
-                let progress = content.progress(asked.offset, asked.length);
+                let progress = content.progress(offset, length);
                 let last = progress.map_or(start, |at| at.max(start));
                 if now >= last + limits.deadline {
                     return Err(ReadError::NoProgress { seconds: limits.deadline.as_secs() });

@@ -15,6 +15,7 @@ use crate::deadline;
 use crate::filesystem::Filesystem;
 use crate::handles::{Choice, Handle, Mode};
 use crate::reads::{Asked, Reads};
+use crate::signals;
 
 /// How an open(2) is answered. `Backing` stands for a file that was registered with the kernel for passthrough.
 pub(crate) trait OpenAnswer<Backing>: Send + 'static {
@@ -33,10 +34,10 @@ thread_local! {
 }
 
 impl<C: Catalog, Backing: Send + Sync + 'static> Filesystem<C, Backing> {
-    /// Opens a file for reading. The answer comes at once, or, where the stored file may have to be opened for
+    /// Opens a file for reading, for `thread`. The answer comes at once, or, where the stored file may have to be opened for
     /// passthrough, from a thread that may wait for the disk.
-    pub(crate) fn open<A: OpenAnswer<Backing>>(self: &Arc<Self>, inode: u64, flags: OFlags, answer: A) {
-        let (handle, size) = match self.admit(inode, flags) {
+    pub(crate) fn open<A: OpenAnswer<Backing>>(self: &Arc<Self>, inode: u64, flags: OFlags, thread: u32, answer: A) {
+        let (handle, size) = match self.admit(inode, flags, thread) {
             Ok(admitted) => admitted,
             Err(errno) => return answer.refused(errno),
         };
@@ -54,7 +55,7 @@ impl<C: Catalog, Backing: Send + Sync + 'static> Filesystem<C, Backing> {
     }
 
     /// Makes the handle that an open may have.
-    fn admit(&self, inode: u64, flags: OFlags) -> Result<(Handle<C::Content>, u64), Errno> {
+    fn admit(&self, inode: u64, flags: OFlags, thread: u32) -> Result<(Handle<C::Content>, u64), Errno> {
         if flags & OFlags::ACCMODE != OFlags::RDONLY || flags.contains(OFlags::TRUNC) {
             return Err(Errno::ROFS);
         }
@@ -74,7 +75,7 @@ impl<C: Catalog, Backing: Send + Sync + 'static> Filesystem<C, Backing> {
             error.errno()
         };
         let number = self.handles.number().map_err(refuse)?;
-        let content = self.catalog.open(inode).map_err(refuse)?;
+        let content = self.catalog.open(inode, signals::process(thread)).map_err(refuse)?;
         Ok((
             Handle {
                 number,
@@ -201,7 +202,9 @@ impl<C: Catalog, Backing: Send + Sync + 'static> Filesystem<C, Backing> {
         }
         let (filesystem, content) = (self.clone(), file.content.clone());
         self.runtime.spawn(async move {
-            let result = deadline::bytes(content, asked, filesystem.limits, begun.cancelled).await;
+            // The sending half is dropped unused only together with the whole mount.
+            let cancelled = async { begun.cancelled.await.unwrap_or(ReadError::Stopping) };
+            let result = deadline::bytes(content, asked.offset, asked.length, filesystem.limits, cancelled).await;
             ending.error = result.as_ref().err().cloned();
             // Before the answer, which makes the kernel ask again.
             drop(ending);

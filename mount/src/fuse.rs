@@ -98,11 +98,12 @@ impl<C: Catalog> Callbacks for Adapter<C> {
         });
     }
 
-    fn open(&self, _request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         calm(|| {
             self.0.open(
                 inode.0,
                 OFlags::from_bits_retain(flags.0.cast_unsigned()),
+                request.pid(),
                 Opening(reply),
             )
         });

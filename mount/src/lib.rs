@@ -28,5 +28,6 @@ mod reference;
 extern crate self as magnetfs_mount;
 
 pub use catalog::{Catalog, Content, Entry, FileStatus, Group, Groups, Kind, ReadError, Space};
+pub use deadline::{Limits, read};
 pub use mount::{Mount, MountOptions};
 pub use mountpoint::{MountError, all_mounts, clear_dead_mount, detach, is_mounted};

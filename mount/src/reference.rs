@@ -66,7 +66,7 @@ impl Served {
 
     fn open(&self, inode: u64) -> Result<u64, Errno> {
         let (answer, answered) = mpsc::channel();
-        self.filesystem.open(inode, OFlags::RDONLY, Open(answer));
+        self.filesystem.open(inode, OFlags::RDONLY, 0, Open(answer));
         answered
             .recv_timeout(ANSWER_LIMIT)
             .expect("an open is answered")
@@ -258,7 +258,7 @@ fn opens_that_cannot_be_are_refused_by_their_flags() {
     let film = served.fake.add("film", 100);
     let refusal = |flags| {
         let (answer, answered) = mpsc::channel();
-        served.filesystem.open(film.inode, flags, Open(answer));
+        served.filesystem.open(film.inode, flags, 0, Open(answer));
         answered.recv_timeout(ANSWER_LIMIT).unwrap().err()
     };
     assert_eq!(refusal(OFlags::WRONLY), Some(Errno::ROFS));
@@ -306,7 +306,7 @@ fn a_shown_file_is_handed_over_only_while_it_is_complete_and_whole() {
     let stored = tempfile::NamedTempFile::new().unwrap();
     let backing = || {
         let (answer, answered) = mpsc::channel();
-        served.filesystem.open(film.inode, OFlags::RDONLY, Open(answer));
+        served.filesystem.open(film.inode, OFlags::RDONLY, 0, Open(answer));
         let (handle, backing) = answered.recv_timeout(ANSWER_LIMIT).unwrap().unwrap();
         served.filesystem.release(handle);
         backing

@@ -61,6 +61,14 @@ pub(crate) fn look(thread: u32) -> Look {
     }
 }
 
+/// The process that a thread belongs to; 0 if that cannot be seen. Never waits.
+pub(crate) fn process(thread: u32) -> u32 {
+    match look(thread) {
+        Look::Alive { process, .. } => process,
+        Look::Unknown | Look::Gone => 0,
+    }
+}
+
 fn gone(error: &std::io::Error) -> bool {
     error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
 }

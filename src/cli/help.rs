@@ -31,9 +31,14 @@ Examples:
   magnetfs mount ~/Torrents --dht off --lsd off --trackers off \\
           --peer 192.0.2.7:6881 film.torrent
           ask nobody but this peer
+  magnetfs mount ~/Torrents --http 0.0.0.0:8642
+          let the living room in: `magnetfs status` shows the address to open
 
 It stays in the foreground, prints `mounted MOUNTPOINT` when the files are there, and ends with Ctrl-C, SIGTERM, \
 `magnetfs unmount` or `fusermount3 -u MOUNTPOINT`. To have it always: `systemctl --user enable --now magnetfs`.
+
+Beside the mount it serves a player page, HLS and the files over HTTP, to this machine alone unless --http says \
+otherwise. A token is better in the configuration file or in MAGNETFS_HTTP_TOKEN than on the line, which others can see.
 
 Sizes and rates: K, M, G and T count in 1024s, as in 512K, 1.5M or 2MiB. The mount is always read-only.";
 

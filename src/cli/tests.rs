@@ -33,7 +33,9 @@ fn every_option_of_mount_is_a_key_and_every_key_an_option() {
 #[test]
 fn no_flag_is_dropped_on_the_way() {
     let all = "magnetfs mount /m --allow-other --data-dir /d --dht off --download whole --download-limit 2M \
-               --free-space-floor 10G --gid 7 --listen 127.0.0.1:1 --log json --log-level debug --lsd off \
+               --free-space-floor 10G --gid 7 --http 127.0.0.1:5 --http-host a.lan --http-token 0123456789abcdef \
+               --stream-disk 1G --stream-memory 1M --stream-runs 1 \
+               --listen 127.0.0.1:1 --log json --log-level debug --lsd off \
                --peer 127.0.0.1:2 --read-deadline 9 --socket /s --trackers off --uid 8 --umask 077 \
                --upload-limit 1M --upnp on";
     let line = CommandLine::try_parse_from(all.split_whitespace()).unwrap();
@@ -43,7 +45,9 @@ fn no_flag_is_dropped_on_the_way() {
     let settings = settings(&line.common, Some(mount));
     // `over` keeps what is said: a lower layer of other values must not shine through anywhere.
     let lower = "magnetfs mount /m --allow-other=off --data-dir /e --dht on --download on-demand --download-limit 3M \
-                 --free-space-floor 11G --gid 9 --listen 127.0.0.1:3 --log text --log-level warn --lsd on \
+                 --free-space-floor 11G --gid 9 --http off --http-host b.lan --http-token fedcba9876543210 \
+                 --stream-disk 2G --stream-memory 2M --stream-runs 2 \
+                 --listen 127.0.0.1:3 --log text --log-level warn --lsd on \
                  --peer 127.0.0.1:4 --read-deadline 10 --socket /t --trackers on --uid 10 --umask 070 \
                  --upload-limit 4M --upnp off";
     let other = CommandLine::try_parse_from(lower.split_whitespace()).unwrap();
@@ -129,7 +133,7 @@ fn every_command_teaches() {
 fn the_manual_has_every_command_and_option() {
     let page = String::from_utf8(manual::page(CommandLine::command()).unwrap()).unwrap();
     let command = CommandLine::command();
-    for subcommand in command.get_subcommands() {
+    for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
         assert!(
             page.contains(&format!(".SS \"magnetfs {}\"", subcommand.get_name())),
             "{}",
@@ -139,6 +143,7 @@ fn the_manual_has_every_command_and_option() {
             assert!(page.contains(&long.replace('-', "\\-")), "{long}");
         }
     }
+    assert!(!page.contains("confine"));
     assert!(page.contains("MAGNETFS_UPLOAD_LIMIT") && page.contains(".SH FILES"));
 }
 
@@ -152,4 +157,26 @@ fn a_cause_is_told_once() {
     assert_eq!(commands::words(&error).matches("`9` is not").count(), 1);
     let told = anyhow::Error::from(io::Error::other("cause")).context("what failed");
     assert_eq!(commands::words(&told), "what failed: cause");
+}
+
+/// What the launcher writes is what this reads, whatever the file is called.
+#[test]
+fn rules_arrive_as_they_were_given() {
+    let rules = Rules {
+        parent: 7,
+        input: "/mount/-- --memory=1 \n.mkv".into(),
+        memory: 1 << 30,
+        files: 64,
+    };
+    let program = ["--", "/usr/bin/ffmpeg", "-v", "error", "--parent=9"].map(OsString::from);
+    let line = [OsString::from("magnetfs")]
+        .into_iter()
+        .chain(rules.arguments())
+        .chain(program);
+    let Command::Confine(read) = CommandLine::try_parse_from(line).unwrap().command else {
+        panic!("another command")
+    };
+    assert_eq!((read.parent, read.memory, read.files), (7, 1 << 30, 64));
+    assert_eq!(read.input, rules.input);
+    assert_eq!(read.program, ["/usr/bin/ffmpeg", "-v", "error", "--parent=9"]);
 }

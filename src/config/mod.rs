@@ -4,14 +4,17 @@ mod places;
 mod settings;
 mod values;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use places::{Surroundings, canonical};
 pub use settings::{KEYS, Settings, SettingsError, variable_name};
-pub use values::{Limit, Listen, LogFormat, ValueError, download, floor, identity, peer, seconds, size, switch, umask};
+pub use values::{
+    Limit, Listen, LogFormat, Secret, ValueError, count, download, floor, host, identity, peer, seconds, size, switch,
+    umask,
+};
 
 use crate::torrents::{Download, Floor};
 
@@ -20,6 +23,18 @@ pub const READ_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Nothing is stored while less than this part of the file system is free.
 pub const FREE_SPACE_FLOOR: Floor = Floor::Percent(5.0);
+
+/// Where HTTP is served if nobody names a place.
+pub const HTTP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8642);
+
+/// Segments of films kept in memory, in bytes: half a minute each of a few films.
+pub const STREAM_MEMORY: u64 = 64 << 20;
+
+/// Segments of films kept on disk, in bytes: a film.
+pub const STREAM_DISK: u64 = 4 << 30;
+
+/// FFmpegs at once: one for each place in a film that somebody watches.
+pub const STREAM_RUNS: usize = 8;
 
 /// Everything that can be set, resolved.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,6 +69,20 @@ pub struct Config {
     pub upload_limit: Option<NonZeroU32>,
     /// Bytes a second; `None` for no limit.
     pub download_limit: Option<NonZeroU32>,
+    /// Where HTTP is served; `None` for nowhere. Port 0 stands for any that is free.
+    pub http: Option<SocketAddr>,
+    /// Whether someone named the place, so that another will not do.
+    pub http_named: bool,
+    /// Names and addresses besides its own by which the HTTP side may be called, in lower case.
+    pub http_hosts: Vec<String>,
+    /// What must stand in every address; made where it is needed and not given.
+    pub http_token: Option<Secret>,
+    /// Segments of films kept in memory, in bytes.
+    pub stream_memory: u64,
+    /// Segments of films kept on disk, in bytes.
+    pub stream_disk: u64,
+    /// FFmpegs at once.
+    pub stream_runs: usize,
     /// How long a read waits without progress.
     pub read_deadline: Duration,
     /// Nothing is stored while less is free.
@@ -125,6 +154,13 @@ impl Config {
             trackers: settings.trackers.unwrap_or(true),
             upload_limit: settings.upload_limit.unwrap_or_default().0,
             download_limit: settings.download_limit.unwrap_or_default().0,
+            http_named: settings.http.is_some(),
+            http: settings.http.map_or(Some(HTTP), |named| named.0),
+            http_hosts: settings.http_host,
+            http_token: settings.http_token,
+            stream_memory: settings.stream_memory.unwrap_or(STREAM_MEMORY),
+            stream_disk: settings.stream_disk.unwrap_or(STREAM_DISK),
+            stream_runs: settings.stream_runs.unwrap_or(STREAM_RUNS),
             read_deadline: settings.read_deadline.unwrap_or(READ_DEADLINE),
             free_space_floor: settings.free_space_floor.unwrap_or(FREE_SPACE_FLOOR),
             allow_other: settings.allow_other.unwrap_or(false),

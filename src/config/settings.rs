@@ -9,11 +9,11 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 use super::places::Surroundings;
-use super::values::{self, Limit, Listen, LogFormat, ValueError};
+use super::values::{self, Limit, Listen, LogFormat, Secret, ValueError};
 use crate::torrents::{Download, Floor};
 
 /// Every key, as it is written in the file. `--KEY` is the option and `MAGNETFS_KEY` the variable.
-pub const KEYS: [&str; 19] = [
+pub const KEYS: [&str; 25] = [
     "allow-other",
     "data-dir",
     "dht",
@@ -21,6 +21,9 @@ pub const KEYS: [&str; 19] = [
     "download-limit",
     "free-space-floor",
     "gid",
+    "http",
+    "http-host",
+    "http-token",
     "listen",
     "log",
     "log-level",
@@ -28,6 +31,9 @@ pub const KEYS: [&str; 19] = [
     "peer",
     "read-deadline",
     "socket",
+    "stream-disk",
+    "stream-memory",
+    "stream-runs",
     "trackers",
     "uid",
     "umask",
@@ -37,6 +43,9 @@ pub const KEYS: [&str; 19] = [
 
 /// The peers that may be named: beyond that a tracker is meant.
 const PEER_LIMIT: usize = 1000;
+
+/// The names that we may be called by.
+const HOST_LIMIT: usize = 100;
 
 /// A configuration file is short; what is longer is something else.
 const FILE_LIMIT: u64 = 1 << 20;
@@ -98,6 +107,9 @@ pub struct Settings {
     pub download_limit: Option<Limit>,
     pub free_space_floor: Option<Floor>,
     pub gid: Option<u32>,
+    pub http: Option<Listen>,
+    pub http_host: Vec<String>,
+    pub http_token: Option<Secret>,
     pub listen: Option<Listen>,
     pub log: Option<LogFormat>,
     pub log_level: Option<String>,
@@ -105,6 +117,9 @@ pub struct Settings {
     pub peer: Vec<SocketAddr>,
     pub read_deadline: Option<Duration>,
     pub socket: Option<PathBuf>,
+    pub stream_disk: Option<u64>,
+    pub stream_memory: Option<u64>,
+    pub stream_runs: Option<usize>,
     pub trackers: Option<bool>,
     pub uid: Option<u32>,
     pub umask: Option<u16>,
@@ -113,7 +128,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Sets one key. A peer is added to those that are there.
+    /// Sets one key. A peer or a host name is added to those that are there.
     fn set(&mut self, key: &str, value: &OsStr) -> Result<(), SettingsError> {
         let text = || {
             value
@@ -128,6 +143,12 @@ impl Settings {
             "download-limit" => self.download_limit = Some(text()?.parse()?),
             "free-space-floor" => self.free_space_floor = Some(values::floor(text()?)?),
             "gid" => self.gid = Some(values::identity(text()?)?),
+            "http" => self.http = Some(text()?.parse()?),
+            "http-host" if self.http_host.len() == HOST_LIMIT => {
+                return Err(ValueError::new(text()?, "wanted: a hundred names are the most").into());
+            }
+            "http-host" => self.http_host.push(values::host(text()?)?),
+            "http-token" => self.http_token = Some(text()?.parse()?),
             "listen" => self.listen = Some(text()?.parse()?),
             "log" => self.log = Some(text()?.parse()?),
             "log-level" => self.log_level = Some(text()?.to_owned()),
@@ -138,6 +159,9 @@ impl Settings {
             "peer" => self.peer.push(values::peer(text()?)?),
             "read-deadline" => self.read_deadline = Some(values::seconds(text()?)?),
             "socket" => self.socket = Some(PathBuf::from(value)),
+            "stream-disk" => self.stream_disk = Some(values::size(text()?)?),
+            "stream-memory" => self.stream_memory = Some(values::size(text()?)?),
+            "stream-runs" => self.stream_runs = Some(values::count(text()?)?),
             "trackers" => self.trackers = Some(values::switch(text()?)?),
             "uid" => self.uid = Some(values::identity(text()?)?),
             "umask" => self.umask = Some(values::umask(text()?)?),
@@ -148,7 +172,7 @@ impl Settings {
         Ok(())
     }
 
-    /// What the `MAGNETFS_…` variables say; several peers are separated by commas or spaces. Variables that belong
+    /// What the `MAGNETFS_…` variables say; several peers and host names are separated by commas or spaces. Variables that belong
     /// to no key are left alone: other programs have theirs under the same prefix.
     ///
     /// # Errors
@@ -161,7 +185,7 @@ impl Settings {
                 continue;
             };
             let parts: Vec<&OsStr> = match (key, value.to_str()) {
-                ("peer", Some(list)) => list
+                ("peer" | "http-host", Some(list)) => list
                     .split([',', ' '])
                     .filter(|part| !part.is_empty())
                     .map(OsStr::new)
@@ -227,7 +251,7 @@ impl Settings {
                 ));
             }
             let items = match value.get_ref() {
-                DeValue::Array(items) if name == "peer" => items.iter().collect(),
+                DeValue::Array(items) if matches!(name, "peer" | "http-host") => items.iter().collect(),
                 _ => vec![value],
             };
             for item in items {
@@ -248,7 +272,7 @@ impl Settings {
         }
     }
 
-    /// This layer, and where it says nothing the `lower` one. Peers are not mixed.
+    /// This layer, and where it says nothing the `lower` one. Peers are not mixed, nor are host names.
     #[must_use]
     pub fn over(self, lower: Settings) -> Settings {
         Settings {
@@ -259,6 +283,13 @@ impl Settings {
             download_limit: self.download_limit.or(lower.download_limit),
             free_space_floor: self.free_space_floor.or(lower.free_space_floor),
             gid: self.gid.or(lower.gid),
+            http: self.http.or(lower.http),
+            http_host: if self.http_host.is_empty() {
+                lower.http_host
+            } else {
+                self.http_host
+            },
+            http_token: self.http_token.or(lower.http_token),
             listen: self.listen.or(lower.listen),
             log: self.log.or(lower.log),
             log_level: self.log_level.or(lower.log_level),
@@ -266,6 +297,9 @@ impl Settings {
             peer: if self.peer.is_empty() { lower.peer } else { self.peer },
             read_deadline: self.read_deadline.or(lower.read_deadline),
             socket: self.socket.or(lower.socket),
+            stream_disk: self.stream_disk.or(lower.stream_disk),
+            stream_memory: self.stream_memory.or(lower.stream_memory),
+            stream_runs: self.stream_runs.or(lower.stream_runs),
             trackers: self.trackers.or(lower.trackers),
             uid: self.uid.or(lower.uid),
             umask: self.umask.or(lower.umask),
@@ -310,7 +344,7 @@ mod tests {
     use super::*;
 
     /// A value for each key that is not its default.
-    const EXAMPLES: [(&str, &str); 19] = [
+    const EXAMPLES: [(&str, &str); 25] = [
         ("allow-other", "on"),
         ("data-dir", "/data"),
         ("dht", "off"),
@@ -318,6 +352,9 @@ mod tests {
         ("download-limit", "2M"),
         ("free-space-floor", "10G"),
         ("gid", "7"),
+        ("http", "127.0.0.1:80"),
+        ("http-host", "media.lan"),
+        ("http-token", "0123456789abcdef"),
         ("listen", "127.0.0.1:6881"),
         ("log", "json"),
         ("log-level", "debug"),
@@ -325,6 +362,9 @@ mod tests {
         ("peer", "127.0.0.1:7000"),
         ("read-deadline", "9"),
         ("socket", "/run/socket"),
+        ("stream-disk", "3G"),
+        ("stream-memory", "64M"),
+        ("stream-runs", "2"),
         ("trackers", "off"),
         ("uid", "8"),
         ("umask", "077"),

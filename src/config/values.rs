@@ -1,5 +1,6 @@
 //! What people write (`512K`, `5%`, `on`) made into plain values.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::str::FromStr;
@@ -31,6 +32,16 @@ pub struct Limit(pub Option<NonZeroU32>);
 /// Where to wait for peers that connect to us; `None` for nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Listen(pub Option<SocketAddr>);
+
+/// A word that lets in whoever knows it. It is kept out of every log: it prints as stars.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -185,6 +196,56 @@ pub fn peer(text: &str) -> Result<SocketAddr, ValueError> {
     }
 }
 
+/// A name or address by which a browser may call us, without a port.
+///
+/// # Errors
+/// [`ValueError`] for anything else.
+pub fn host(text: &str) -> Result<String, ValueError> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
+    let is_address = bare.parse::<std::net::IpAddr>().is_ok();
+    let is_name = bare.len() <= 253 && bare.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+    if is_address || (is_name && !bare.is_empty()) {
+        Ok(bare.to_ascii_lowercase())
+    } else {
+        Err(ValueError::new(
+            text,
+            "a host name or an IP address without a port, such as media.lan",
+        ))
+    }
+}
+
+/// How many may be at once, 1 ..= 64.
+///
+/// # Errors
+/// [`ValueError`] for anything else.
+pub fn count(text: &str) -> Result<usize, ValueError> {
+    match text.trim().parse::<usize>() {
+        Ok(count @ 1..=64) => Ok(count),
+        _ => Err(ValueError::new(text, "a number from 1 to 64")),
+    }
+}
+
+impl FromStr for Secret {
+    type Err = ValueError;
+
+    /// It stands in addresses as it is, so it has letters that need no quoting there; 16 of them cannot be guessed.
+    fn from_str(text: &str) -> Result<Secret, ValueError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if (16..=128).contains(&text.len()) && text.chars().all(plain) {
+            Ok(Secret(text.to_owned()))
+        } else {
+            Err(ValueError {
+                // What was written may be a token with a slip in it.
+                text: "…".to_owned(),
+                wanted: "a token: 16 to 128 letters, digits, - and _",
+            })
+        }
+    }
+}
+
 impl FromStr for Limit {
     type Err = ValueError;
 
@@ -318,6 +379,25 @@ mod tests {
         for text in ["4294967295", "root", "-1"] {
             refused(identity(text), text);
         }
+    }
+
+    #[test]
+    fn hosts_counts_and_tokens() {
+        assert_eq!(host("Media.lan").as_deref(), Ok("media.lan"));
+        assert_eq!(host("[::1]").as_deref(), Ok("::1"));
+        for text in ["", "a:80", "http://a", "a/b", "*"] {
+            refused(host(text), text);
+        }
+        assert_eq!(count("4"), Ok(4));
+        for text in ["0", "65", "-1", "many"] {
+            refused(count(text), text);
+        }
+        assert!("abcdefghijklmn-_".parse::<Secret>().is_ok());
+        for text in ["short", "abcdefghijklmnop/", &"a".repeat(129)] {
+            let error = text.parse::<Secret>().expect_err(text).to_string();
+            assert!(!error.contains(text), "{error}");
+        }
+        assert_eq!(format!("{:?}", Secret("abcdefghijklmnop".into())), "***");
     }
 
     #[test]

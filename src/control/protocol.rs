@@ -141,6 +141,12 @@ pub struct Status {
     pub data_dir: String,
     /// The control socket.
     pub socket: String,
+    /// Where HTTP is served, `ADDRESS:PORT`; `None` for nowhere.
+    #[serde(default)]
+    pub http: Option<String>,
+    /// The address of the player page, with the token where there is one.
+    #[serde(default)]
+    pub page: Option<String>,
     /// What the library says.
     #[serde(flatten)]
     pub library: LibraryReport,

@@ -155,6 +155,13 @@ pub fn status(status: &Status) -> String {
         ("Data", text::printable(&status.data_dir)),
         ("Socket", text::printable(&status.socket)),
         (
+            "Page",
+            status
+                .page
+                .as_deref()
+                .map_or("none: HTTP is off".to_owned(), text::printable),
+        ),
+        (
             "Torrents",
             format!("{}, {} connected", library.torrents, library.active),
         ),
@@ -375,6 +382,8 @@ mod tests {
             mountpoint: "/mnt".into(),
             data_dir: "/data".into(),
             socket: "/s".into(),
+            http: Some("127.0.0.1:8642".into()),
+            page: Some("http://127.0.0.1:8642/".into()),
             library,
             waiting_reads: 3,
             passthrough: false,
@@ -383,6 +392,7 @@ mod tests {
             version: "0.1.0".into(),
         });
         assert!(text.contains("5 B, floor 10 B: nothing more is stored"), "{text}");
+        assert!(text.contains("Page         http://127.0.0.1:8642/\n"), "{text}");
         assert!(text.contains("3 waiting") && text.contains("7, up 1 min 1 s"), "{text}");
     }
 }

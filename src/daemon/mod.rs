@@ -2,42 +2,57 @@
 //!
 //! Start: what is on the command line is judged before anything is changed; the library's lock comes before the
 //! socket, because who has the lock may take the socket's place; the mount comes after the socket, because it is what
-//! others see; the sources come before the word that it is mounted, so that whoever waits for that word finds them.
+//! others see; the sources come before the word that it is mounted, so that whoever waits for that word finds them. The
+//! HTTP address is bound before the mount, so that one that is taken is said before anything is mounted, and served
+//! after it, since FFmpeg reads there.
 //!
-//! Stop: nothing new is begun; reads fail while FUSE is still served, so that readers end and close their files; then
+//! Stop: nothing new is begun, and HTTP ends first, since it begins most; then the FFmpegs, which read from the mount;
+//! reads fail while FUSE is still served, so that readers end and close their files; then
 //! the library and the mount end together, because neither may wait for the other and both together have three
 //! seconds. The lock goes last, with the library.
 
 mod ending;
 mod service;
+mod source;
 mod sources;
+mod web;
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use indicatif::MultiProgress;
-use magnetfs_mount::{Mount, MountOptions};
+use magnetfs_mount::{Limits, Mount, MountOptions};
 use sd_notify::NotifyState;
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::ending::{Reason, Signals, Watchdog};
-use self::service::{MountState, Service, StateRequest};
+use self::service::{HttpPlace, MountState, Service, StateRequest};
+use self::source::LibrarySource;
 use self::sources::Given;
+use self::web::Web;
 use crate::config::{Config, canonical};
 use crate::control::prepare_folder;
 use crate::control::server::Server;
+use crate::ffmpeg::{Launcher, LauncherOptions};
+use crate::http::{self, HttpOptions};
 use crate::progress::Bars;
+use crate::stream::{StreamOptions, Streams};
 use crate::torrents::{AddOptions, EngineOptions, Holder, Library, LibraryError, LibraryOptions, ShelfError};
 use crate::{logging, text};
 
 /// No read takes longer than this, whatever arrives; a longer deadline raises it.
 const READ_CEILING: Duration = Duration::from_secs(600);
+
+/// Killed FFmpegs are waited for no longer; it is a part of the three seconds.
+const REAP_LIMIT: Duration = Duration::from_secs(1);
 
 /// How often the bars of a terminal are drawn.
 const DRAW_INTERVAL: Duration = Duration::from_millis(500);
@@ -89,7 +104,11 @@ async fn live(
         opened => opened?,
     };
     let started = start(config, mountpoint, &library, runtime).await;
-    let (server, mut mount) = match started {
+    let Started {
+        server,
+        http,
+        mut mount,
+    } = match started {
         Ok(started) => started,
         Err(error) => {
             library.stop().await;
@@ -101,14 +120,19 @@ async fn live(
     let stopping = CancellationToken::new();
     let unmount = Arc::new(Notify::new());
     let (state_requests, mut state_requested) = mpsc::channel(16);
-    let service = Service::new(
+    let service = Arc::new(Service::new(
         Arc::clone(&library),
         mountpoint,
         config,
+        http.as_ref().map(|http| http.place.clone()),
         Arc::clone(&unmount),
         state_requests,
-    );
-    let serving = tokio::spawn(server.serve(Arc::new(service), stopping.clone()));
+    ));
+    let serving = tokio::spawn(server.serve(Arc::clone(&service), stopping.clone()));
+    let web = match http {
+        Some(http) => Some(serve_http(http, config, mountpoint, &library, service, stopping.clone()).await),
+        None => None,
+    };
     let drawing = tokio::spawn(draw(Arc::clone(&library), Bars::new(bars), stopping.clone()));
     announce(mountpoint);
 
@@ -117,9 +141,17 @@ async fn live(
     tell_manager(&[NotifyState::Stopping, NotifyState::Status("Unmounting")]);
     watchdog.start();
     stopping.cancel();
+    let streams = match web {
+        Some(Serving { http, streams }) => {
+            // Its connections are cut, and waited for no longer than that takes.
+            drop(http.await);
+            streams
+        }
+        None => None,
+    };
     drop(drawing.await);
     let stopped = tokio::select! {
-        stopped = stop(mount, &library) => stopped,
+        stopped = stop(mount, &library, streams.as_deref()) => stopped,
         () = Signals::second_interrupt() => {
             tracing::warn!("interrupted again: what is stored will be verified at the next start");
             ending::detach(mountpoint);
@@ -138,17 +170,32 @@ async fn live(
     Ok(())
 }
 
-/// The socket and the mount: both or neither.
+/// What is started together.
+struct Started {
+    server: Server,
+    http: Option<Http>,
+    mount: Mount,
+}
+
+/// The HTTP side before it serves.
+struct Http {
+    server: http::Server,
+    token: Option<String>,
+    place: HttpPlace,
+}
+
+/// The socket, the HTTP address and the mount: all or none.
 async fn start(
     config: &Config,
     mountpoint: &Path,
     library: &Arc<Library>,
     runtime: &Runtime,
-) -> anyhow::Result<(Server, Mount)> {
+) -> anyhow::Result<Started> {
     let socket = &config.socket;
     prepare_folder(socket, !config.socket_named)
         .with_context(|| format!("the folder of the control socket {} cannot be made", text::path(socket)))?;
     let server = Server::bind(socket)?;
+    let http = bind_http(config).await?;
     let options = MountOptions {
         mountpoint: mountpoint.to_owned(),
         allow_other: config.allow_other,
@@ -160,7 +207,101 @@ async fn start(
     };
     let (catalog, handle) = (Arc::clone(library), runtime.handle().clone());
     let mount = tokio::task::spawn_blocking(move || Mount::start(catalog, options, handle)).await;
-    Ok((server, mount.context("the mount could not be started")??))
+    let mount = mount.context("the mount could not be started")??;
+    Ok(Started { server, http, mount })
+}
+
+/// Binds the HTTP address. If nobody named one and the usual one is taken (by another mount, most likely), any free
+/// port will do: `status` tells it.
+async fn bind_http(config: &Config) -> anyhow::Result<Option<Http>> {
+    let Some(address) = config.http else { return Ok(None) };
+    let bind = async |address| {
+        let hosts = config.http_hosts.clone();
+        http::Server::bind(HttpOptions { address, hosts }).await
+    };
+    let server = match bind(address).await {
+        Err(error) if !config.http_named && error.kind() == io::ErrorKind::AddrInUse => {
+            tracing::warn!(%address, "the usual HTTP address is taken, so another port is used");
+            bind(SocketAddr::new(address.ip(), 0)).await
+        }
+        bound => bound,
+    };
+    let server = server.with_context(|| format!("HTTP cannot be served at {address}: name another with --http"))?;
+    let token = match &config.http_token {
+        Some(token) => Some(token.0.clone()),
+        None if server.is_private() => None,
+        None => {
+            let path = config.data_dir.join("http-token");
+            let kept = http::keep_token(&path);
+            Some(kept.with_context(|| format!("the token for HTTP in {} cannot be kept", text::path(&path)))?)
+        }
+    };
+    let address = server.address();
+    tracing::info!(%address, token = token.is_some(), "serving HTTP");
+    let root = format!(
+        "http://{}/",
+        SocketAddr::new(http::reachable(address.ip()), address.port())
+    );
+    let page = match &token {
+        Some(token) => format!("{root}t/{token}/"),
+        None => root,
+    };
+    Ok(Some(Http {
+        server,
+        token,
+        place: HttpPlace { address, page },
+    }))
+}
+
+/// The HTTP side while it serves.
+struct Serving {
+    http: JoinHandle<()>,
+    streams: Option<Arc<Streams<LibrarySource>>>,
+}
+
+/// Serves HTTP until `stopping`. The films go on until they are stopped.
+async fn serve_http(
+    http: Http,
+    config: &Config,
+    mountpoint: &Path,
+    library: &Arc<Library>,
+    service: Arc<Service>,
+    stopping: CancellationToken,
+) -> Serving {
+    let source = LibrarySource {
+        library: Arc::clone(library),
+        mountpoint: mountpoint.to_owned(),
+        limits: Limits::new(config.read_deadline, READ_CEILING.max(config.read_deadline)),
+    };
+    let options = StreamOptions {
+        memory_limit: config.stream_memory,
+        disk_limit: config.stream_disk,
+        max_runs: config.stream_runs,
+        read_deadline: config.read_deadline,
+        ..StreamOptions::new(config.data_dir.join("streams"))
+    };
+    let for_films = source.clone();
+    // It looks through what was kept on disk.
+    let streams = tokio::task::spawn_blocking(move || {
+        let launcher = Launcher::start(LauncherOptions::default())?;
+        Streams::new(options, for_films, launcher)
+    });
+    let streams = match streams.await.map_err(io::Error::other).flatten() {
+        Ok(streams) => Ok(streams),
+        Err(error) => {
+            tracing::error!(%error, "no films are streamed; the files are served all the same");
+            Err(format!("no films are streamed, because at the start: {error}"))
+        }
+    };
+    let web = Arc::new(Web {
+        service,
+        source,
+        streams: streams.clone(),
+    });
+    Serving {
+        http: tokio::spawn(http.server.serve(web, http.token, stopping)),
+        streams: streams.ok(),
+    }
 }
 
 /// Waits for the first of all that can end a mount, and says meanwhile how the mount does.
@@ -184,9 +325,19 @@ async fn until_ended(
     }
 }
 
-async fn stop(mount: Mount, library: &Library) -> anyhow::Result<()> {
-    mount.fail_reads();
-    let unmounting = tokio::task::spawn_blocking(move || mount.stop());
+async fn stop(mount: Mount, library: &Library, streams: Option<&Streams<LibrarySource>>) -> anyhow::Result<()> {
+    let unmounting = async {
+        let reaping = async {
+            if let Some(streams) = streams {
+                // What is left then dies with the process: the kernel sees to it.
+                drop(tokio::time::timeout(REAP_LIMIT, streams.stop()).await);
+            }
+        };
+        // The FFmpegs are killed first; but one that waits for a read dies only when that fails, and its end sends a
+        // FLUSH, which somebody has to answer.
+        tokio::join!(biased; reaping, async { mount.fail_reads() });
+        tokio::task::spawn_blocking(move || mount.stop()).await
+    };
     let ((), unmounted) = tokio::join!(library.stop(), unmounting);
     unmounted.context("the mount could not be stopped")??;
     Ok(())

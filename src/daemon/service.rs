@@ -1,5 +1,6 @@
 //! The commands of the control socket, done by the library.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::config::Config;
 use crate::control::protocol::{AddedTorrent, Listed, Offer, Shown, Status};
 use crate::control::server;
-use crate::torrents::{AddOptions, Download, Library, LibraryError, Source, TorrentReport};
+use crate::torrents::{AddOptions, Added, Download, Library, LibraryError, Source, TorrentReport};
 
 /// What only the mount knows of itself.
 #[derive(Debug, Clone, Copy)]
@@ -30,8 +31,24 @@ pub(super) struct Service {
     data_dir: PathBuf,
     socket: PathBuf,
     started: Instant,
+    http: Option<HttpPlace>,
     unmount: Arc<Notify>,
     state_requests: mpsc::Sender<StateRequest>,
+}
+
+/// Where HTTP is served.
+#[derive(Clone)]
+pub(super) struct HttpPlace {
+    /// The address that is listened on.
+    pub(super) address: SocketAddr,
+    /// What a person opens, with the token where there is one: nothing that may be logged.
+    pub(super) page: String,
+}
+
+impl fmt::Debug for HttpPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("HttpPlace").field(&self.address).finish()
+    }
 }
 
 impl Service {
@@ -39,6 +56,7 @@ impl Service {
         library: Arc<Library>,
         mountpoint: &Path,
         config: &Config,
+        http: Option<HttpPlace>,
         unmount: Arc<Notify>,
         state_requests: mpsc::Sender<StateRequest>,
     ) -> Service {
@@ -48,8 +66,35 @@ impl Service {
             data_dir: config.data_dir.clone(),
             socket: config.socket.clone(),
             started: Instant::now(),
+            http,
             unmount,
             state_requests,
+        }
+    }
+
+    /// What is to be added of what a client sent.
+    ///
+    /// # Errors
+    /// It is no source, or one that only the client can read.
+    pub(super) fn source(&self, offer: Offer) -> Result<Source, String> {
+        match offer {
+            Offer::Metainfo(bytes) => Ok(Source::Bytes(bytes)),
+            Offer::Text(text) => match Source::parse(&text).map_err(|error| error.to_string())? {
+                // The daemon has another working directory, and maybe other rights, than who asks.
+                Source::File(_) => Err(format!("`{text}` is a path: its content must be sent")),
+                other => Ok(other),
+            },
+        }
+    }
+
+    /// What a client is told of what was added.
+    pub(super) fn added(&self, added: Added) -> AddedTorrent {
+        AddedTorrent {
+            info_hash: added.info_hash.to_string(),
+            path: added.resolved.then(|| self.path(&added.name)),
+            name: added.name,
+            resolved: added.resolved,
+            new: added.new,
         }
     }
 
@@ -70,26 +115,13 @@ impl server::Service for Service {
         download: Option<Download>,
         peers: Vec<SocketAddr>,
     ) -> Result<AddedTorrent, String> {
-        let source = match source {
-            Offer::Metainfo(bytes) => Source::Bytes(bytes),
-            Offer::Text(text) => match Source::parse(&text).map_err(|error| error.to_string())? {
-                // The daemon has another working directory, and maybe other rights, than who asks.
-                Source::File(_) => return Err(format!("`{text}` is a path: its content must be sent")),
-                other => other,
-            },
-        };
+        let source = self.source(source)?;
         let added = self
             .library
             .add(source, AddOptions { download, peers })
             .await
             .map_err(words)?;
-        Ok(AddedTorrent {
-            info_hash: added.info_hash.to_string(),
-            path: added.resolved.then(|| self.path(&added.name)),
-            name: added.name,
-            resolved: added.resolved,
-            new: added.new,
-        })
+        Ok(self.added(added))
     }
 
     async fn resolved(&self, info_hash: &str) -> Result<(), String> {
@@ -133,6 +165,8 @@ impl server::Service for Service {
             mountpoint: self.mountpoint.to_string_lossy().into_owned(),
             data_dir: self.data_dir.to_string_lossy().into_owned(),
             socket: self.socket.to_string_lossy().into_owned(),
+            http: self.http.as_ref().map(|http| http.address.to_string()),
+            page: self.http.as_ref().map(|http| http.page.clone()),
             library: self.library.report(),
             waiting_reads: state.waiting_reads,
             passthrough: state.passthrough,

@@ -44,6 +44,15 @@ pub const MAX_READS: usize = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReadKey(u64);
 
+/// A read that waits.
+#[derive(Debug, Clone)]
+struct Read {
+    bytes: Range<u64>,
+    begun: Time,
+    /// Somebody waits for its reader, too.
+    urgent: bool,
+}
+
 /// Reads that follow each other.
 #[derive(Debug, Clone)]
 struct Sequence {
@@ -83,7 +92,7 @@ impl Sequence {
 pub struct Reader {
     shape: Shape,
     file: Range<u64>,
-    reads: BTreeMap<ReadKey, (Range<u64>, Time)>,
+    reads: BTreeMap<ReadKey, Read>,
     next_read: u64,
     /// The latest last.
     sequences: Vec<Sequence>,
@@ -114,8 +123,21 @@ impl Reader {
         self.follow(now, &bytes);
         self.next_read += 1;
         let key = ReadKey(self.next_read);
-        self.reads.insert(key, (bytes, now));
+        let read = Read {
+            bytes,
+            begun: now,
+            urgent: true,
+        };
+        self.reads.insert(key, read);
         Some(key)
+    }
+
+    /// Whether a read is urgent, as it is from its beginning. One of a reader that works ahead of its viewer is not: it
+    /// stands with what is fetched ahead. [`update`](Reader::update) puts it into effect.
+    pub fn set_urgent(&mut self, key: ReadKey, urgent: bool) {
+        if let Some(read) = self.reads.get_mut(&key) {
+            read.urgent = urgent;
+        }
     }
 
     /// A read ended: it was answered, or nobody waits for it any more.
@@ -153,9 +175,10 @@ impl Reader {
         let mut wants: Vec<Want> = self
             .reads
             .values()
-            .map(|(bytes, begun)| Want {
-                deadline: Some(*begun),
-                ..Want::now(bytes.clone())
+            .map(|read| Want {
+                band: if read.urgent { Band::Waiting } else { Band::Soon },
+                deadline: Some(read.begun),
+                ..Want::now(read.bytes.clone())
             })
             .collect();
         if let Some(latest) = self.sequences.last().map(|latest| latest.last) {
@@ -254,7 +277,7 @@ fn is_same(held: &Want, want: &Want) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::swarm::picker::Settings;
+    use crate::swarm::picker::{Action, Settings};
     use crate::swarm::shape::PieceSet;
 
     const MIB: u64 = 1 << 20;
@@ -381,6 +404,45 @@ mod tests {
         assert_eq!(wants, [(2, 6), (2002, 2006)]);
         let wants = soon(&reader.wants(now + Duration::from_secs(20), 5 * MIB));
         assert_eq!(wants.len(), 1, "a sequence that was left is forgotten: {wants:?}");
+    }
+
+    /// The pieces that a peer is asked for that comes now, the first request first.
+    fn asked_of_another(picker: &mut Picker, now: Time) -> Vec<u32> {
+        let key = picker.add_peer(true, 8).unwrap();
+        picker.have_all(key);
+        picker.choke(key, false);
+        let mut actions = Vec::new();
+        picker.decide(now, &mut actions);
+        let requests = actions.into_iter().filter_map(|action| match action {
+            Action::Request { peer, block } if peer == key => Some(block.piece),
+            _ => None,
+        });
+        requests.collect()
+    }
+
+    #[test]
+    fn what_works_ahead_of_its_viewer_gives_way_until_it_is_urgent() {
+        let shape = Shape::new(1 << 20, 4096 * MIB).unwrap();
+        let mut picker = Picker::new(shape, PieceSet::new(4096), Settings::default(), 1);
+        let (mut ahead, mut viewer) = (reader(), reader());
+        let early = ahead.begin(at(0), 0..READ).unwrap();
+        ahead.set_urgent(early, false);
+        ahead.update(at(0), &mut picker);
+        viewer.begin(at(1), 100 * MIB..100 * MIB + READ).unwrap();
+        viewer.update(at(1), &mut picker);
+        let requests = asked_of_another(&mut picker, at(1));
+        let viewers = |requests: &[u32]| !requests.is_empty() && requests.iter().all(|piece| *piece == 100);
+        assert!(viewers(&requests), "{requests:?}");
+
+        ahead.set_urgent(early, true);
+        ahead.update(at(2), &mut picker);
+        let requests = asked_of_another(&mut picker, at(2));
+        assert_eq!(requests.first(), Some(&0), "what began first goes first: {requests:?}");
+        ahead.set_urgent(early, false);
+        ahead.update(at(3), &mut picker);
+        let requests = asked_of_another(&mut picker, at(3));
+        assert!(viewers(&requests), "{requests:?}");
+        picker.assert_consistent(at(3));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use magnetfs_mount::{Content, ReadError};
 use parking_lot::Mutex;
 
 use super::engine::{Reader, Swarm};
+use super::pace::Pace;
 use super::store::{Store, StoreError};
 
 /// How a torrent gets into the engine when somebody reads what is missing.
@@ -25,6 +26,8 @@ pub trait Activate: Send + Sync + 'static {
 pub struct OpenFile<A> {
     store: Arc<Store>,
     file: usize,
+    /// Of the process that opened it.
+    pace: Pace,
     activate: A,
     /// In the swarm that was last read from; none while everything that is read is here.
     reader: Mutex<Option<(Arc<Swarm>, Arc<Reader>)>>,
@@ -39,10 +42,11 @@ enum Waited {
 
 impl<A: Activate> OpenFile<A> {
     /// Opens nothing: the first read does. `file` is the torrent's index.
-    pub fn new(store: Arc<Store>, file: usize, activate: A) -> OpenFile<A> {
+    pub fn new(store: Arc<Store>, file: usize, pace: Pace, activate: A) -> OpenFile<A> {
         OpenFile {
             store,
             file,
+            pace,
             activate,
             reader: Mutex::new(None),
         }
@@ -81,11 +85,13 @@ impl<A: Activate> OpenFile<A> {
             }
             let reader = self.reader_in(&swarm);
             while let Some(piece) = self.store.first_missing(self.file, offset, length) {
-                let demand = reader.demand(offset, length);
+                let urgent = self.pace.is_urgent();
+                let demand = reader.demand(offset, length, urgent);
                 let waited = tokio::select! {
                     biased;
                     waited = self.store.changes(|| self.look(piece, since)) => waited,
                     () = swarm.left() => Waited::Left,
+                    never = self.pace.clone().follow(urgent, |urgent| demand.urge(urgent)) => match never {},
                 };
                 match waited {
                     Waited::Here => demand.answered(),
@@ -169,6 +175,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::torrents::pace::Paces;
     use crate::torrents::store::{Disk, Floor, FreeSpace};
     use crate::torrents::testing::{Place, fill, make};
 
@@ -189,7 +196,7 @@ mod tests {
         let store = place.open(&made);
         (0..3).for_each(|piece| fill(&store, &made, piece));
         let asked = Arc::new(AtomicUsize::new(0));
-        let opened = Arc::new(OpenFile::new(store, 0, Refuses(asked.clone())));
+        let opened = Arc::new(OpenFile::new(store, 0, Paces::default().of(0), Refuses(asked.clone())));
         let read = opened.clone().read_at(5, 3 * (1 << 14) - 5).await.unwrap();
         assert!(read == made.file(0)[5..3 * (1 << 14)]);
         assert!(opened.clone().read_at(100_000, 0).await.unwrap().is_empty());
@@ -207,7 +214,12 @@ mod tests {
         let place = Place::new(&made);
         let disk = Disk::new(FreeSpace::with_probe(Floor::Percent(5.0), Box::new(|| Ok((1000, 49)))));
         let asked = Arc::new(AtomicUsize::new(0));
-        let opened = Arc::new(OpenFile::new(place.open_on(&made, &disk), 0, Refuses(asked.clone())));
+        let opened = Arc::new(OpenFile::new(
+            place.open_on(&made, &disk),
+            0,
+            Paces::default().of(0),
+            Refuses(asked.clone()),
+        ));
         assert!(matches!(opened.read_at(0, 1).await, Err(ReadError::NoSpace)));
         assert_eq!(asked.load(Ordering::Relaxed), 0);
     }

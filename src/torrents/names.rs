@@ -104,6 +104,11 @@ pub fn file_of(inode: u64) -> (u64, usize) {
     )
 }
 
+/// The inode number of a torrent's file, by the torrent's number and the file's index in it.
+pub fn inode_of(number: u64, file: usize) -> u64 {
+    (number + 1) << ORDINAL_BITS | file as u64
+}
+
 struct Shown {
     number: u64,
     modified: SystemTime,
@@ -114,9 +119,8 @@ struct Shown {
 
 impl Shown {
     fn push(&mut self, ordinal: usize, path: Box<Path>, kind: Kind) {
-        let inode = (self.number + 1) << ORDINAL_BITS | ordinal as u64;
         self.entries.push(Entry {
-            inode,
+            inode: inode_of(self.number, ordinal),
             path,
             kind,
             modified: self.modified,

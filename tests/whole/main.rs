@@ -3,10 +3,12 @@
 mod bad_input;
 mod bytes;
 mod churn;
+mod containment;
 mod control;
 mod hang;
 mod hls;
 mod house;
+mod http;
 mod interop;
 mod library;
 mod ordinary_user;

@@ -55,6 +55,7 @@ struct State {
     complete: bool,
     backing: Option<PathBuf>,
     asked: Vec<(u64, usize)>,
+    openers: Vec<u32>,
     waiting: usize,
     attributes: Vec<(String, Vec<u8>)>,
 }
@@ -193,6 +194,11 @@ impl FakeFile {
         self.state.lock().asked.clone()
     }
 
+    /// The processes that opened it so far.
+    pub(crate) fn openers(&self) -> Vec<u32> {
+        self.state.lock().openers.clone()
+    }
+
     /// How many demands are alive now.
     pub(crate) fn waiting(&self) -> usize {
         self.state.lock().waiting
@@ -219,8 +225,10 @@ impl Catalog for Fake {
         self.groups.subscribe()
     }
 
-    fn open(&self, inode: u64) -> Result<FakeContent, ReadError> {
-        self.file(inode).map(FakeContent).ok_or(ReadError::Removed)
+    fn open(&self, inode: u64, process: u32) -> Result<FakeContent, ReadError> {
+        let file = self.file(inode).ok_or(ReadError::Removed)?;
+        file.state.lock().openers.push(process);
+        Ok(FakeContent(file))
     }
 
     fn status(&self, inode: u64) -> Option<FileStatus> {

@@ -37,6 +37,19 @@ fn a_read_without_progress_fails_at_its_deadline_and_only_once() {
 }
 
 #[test]
+fn the_owner_hears_which_process_opens_also_if_a_thread_of_it_does() {
+    limit(30, || {
+        let server = Server::new();
+        let film = server.fake.add("film", 4096).ready();
+        let program = "import os, sys, threading\n\
+                       thread = threading.Thread(target=lambda: open(sys.argv[1]).close())\n\
+                       thread.start(); thread.join(); print(os.getpid())";
+        let done = run("python3", &["-c", program, &server.path("film")]);
+        assert_eq!(format!("{:?}", film.openers()), format!("[{}]", done.text().trim()));
+    });
+}
+
+#[test]
 fn progress_extends_the_deadline_and_the_ceiling_ends_what_trickles() {
     limit(30, || {
         let server = Server::with(|options| {

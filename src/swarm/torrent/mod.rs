@@ -75,12 +75,15 @@ enum Order {
     Close { reader: u64 },
     /// A read of these bytes was answered from what is here.
     Passed { reader: u64, bytes: Range<u64> },
-    /// A read waits for these bytes.
+    /// A read waits for these bytes; `urgent` unless its reader works ahead of its viewer.
     Demand {
         reader: u64,
         demand: u64,
         bytes: Range<u64>,
+        urgent: bool,
     },
+    /// It became urgent, or is so no more.
+    Urge { reader: u64, demand: u64, urgent: bool },
     /// It waits no more.
     Withdraw { reader: u64, demand: u64, answered: bool },
 }
@@ -168,14 +171,15 @@ impl Reader {
         });
     }
 
-    /// Asks for these bytes of the torrent before everything that nobody waits for, until the demand is dropped. That
-    /// they arrived is told by the storage.
-    pub fn demand(&self, bytes: Range<u64>) -> Demand {
+    /// Asks for these bytes of the torrent until the demand is dropped: before everything that nobody waits for, or, if
+    /// it is not `urgent`, with what is fetched ahead of readers. That they arrived is told by the storage.
+    pub fn demand(&self, bytes: Range<u64>, urgent: bool) -> Demand {
         let demand = self.next.fetch_add(1, Ordering::Relaxed);
         let _ = self.orders.send(Order::Demand {
             reader: self.reader,
             demand,
             bytes,
+            urgent,
         });
         Demand {
             orders: self.orders.clone(),
@@ -202,6 +206,12 @@ pub struct Demand {
 }
 
 impl Demand {
+    /// Says whether it is urgent from now on.
+    pub fn urge(&self, urgent: bool) {
+        let (reader, demand) = (self.reader, self.demand);
+        let _ = self.orders.send(Order::Urge { reader, demand, urgent });
+    }
+
     /// The bytes are here: what follows them is likely to be read next.
     pub fn answered(mut self) {
         self.answered = true;

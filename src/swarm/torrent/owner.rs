@@ -286,13 +286,19 @@ impl Owner {
             Order::Open { reader, file } => self.readers.open(reader, file),
             Order::Close { reader } => self.readers.close(reader, &mut self.picker),
             Order::Passed { reader, bytes } => self.readers.passed(now, reader, bytes),
-            Order::Demand { reader, demand, bytes } => {
+            Order::Demand {
+                reader,
+                demand,
+                bytes,
+                urgent,
+            } => {
                 for piece in self.options.shape.pieces_of(bytes.clone()) {
                     self.recheck(piece);
                 }
                 self.hungry |= self.readers.waiting() == 0;
-                self.readers.demand(now, reader, demand, bytes);
+                self.readers.demand(now, reader, demand, bytes, urgent);
             }
+            Order::Urge { reader, demand, urgent } => self.readers.urge(reader, demand, urgent),
             Order::Withdraw {
                 reader,
                 demand,

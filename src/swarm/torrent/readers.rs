@@ -70,14 +70,27 @@ impl Readers {
     }
 
     /// A read of `bytes` waits.
-    pub(super) fn demand(&mut self, now: Time, reader: u64, demand: u64, bytes: Range<u64>) {
+    pub(super) fn demand(&mut self, now: Time, reader: u64, demand: u64, bytes: Range<u64>, urgent: bool) {
         let Some(open) = self.open.get_mut(&reader) else { return };
         let key = open.reader.begin(now, bytes);
+        if let Some(key) = key {
+            open.reader.set_urgent(key, urgent);
+        }
         if open.waiting.insert(demand, key).is_none() {
             self.waiting += 1;
         }
         open.changed = true;
         self.changed = true;
+    }
+
+    /// It is urgent from now on, or no more.
+    pub(super) fn urge(&mut self, reader: u64, demand: u64, urgent: bool) {
+        let Some(open) = self.open.get_mut(&reader) else { return };
+        if let Some(Some(key)) = open.waiting.get(&demand) {
+            open.reader.set_urgent(*key, urgent);
+            open.changed = true;
+            self.changed = true;
+        }
     }
 
     /// It waits no more: answered, or given up.

@@ -228,9 +228,9 @@ impl Reader {
         self.reader.passed(start..start + length);
     }
 
-    /// Asks for bytes of the file until the demand is dropped.
-    pub fn demand(&self, offset: u64, length: u64) -> Demand {
+    /// Asks for bytes of the file until the demand is dropped; `urgent` unless the reader works ahead of its viewer.
+    pub fn demand(&self, offset: u64, length: u64, urgent: bool) -> Demand {
         let start = self.start + offset;
-        self.reader.demand(start..start + length)
+        self.reader.demand(start..start + length, urgent)
     }
 }

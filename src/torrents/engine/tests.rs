@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::torrents::content::{Activate, OpenFile};
+use crate::torrents::pace::Paces;
 use crate::torrents::source::Magnet;
 use crate::torrents::store::{Disk, Floor, FreeSpace, Store};
 use crate::torrents::testing::{Made, Place, fill, make, write_piece};
@@ -180,7 +181,12 @@ impl Activate for Entered {
 }
 
 fn open(store: &Arc<Store>, file: usize, swarm: &Arc<Swarm>) -> Arc<OpenFile<Entered>> {
-    Arc::new(OpenFile::new(store.clone(), file, Entered(swarm.clone())))
+    Arc::new(OpenFile::new(
+        store.clone(),
+        file,
+        Paces::default().of(0),
+        Entered(swarm.clone()),
+    ))
 }
 
 async fn read(file: &Arc<OpenFile<Entered>>, offset: usize, length: usize) -> Result<Vec<u8>, ReadError> {

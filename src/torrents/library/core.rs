@@ -22,6 +22,7 @@ use crate::torrents::engine::{Engine, EngineOptions};
 use crate::torrents::info_hash::InfoHash;
 use crate::torrents::metainfo::Metainfo;
 use crate::torrents::names;
+use crate::torrents::pace::Paces;
 use crate::torrents::report::{Download, LibraryReport, TorrentDetail, TorrentReport};
 use crate::torrents::shelf::{Holder, Options, Shelf, Shelved};
 use crate::torrents::source::{Magnet, Source};
@@ -54,6 +55,7 @@ pub struct Library {
     groups: watch::Sender<Groups>,
     changes: tokio::sync::Mutex<()>,
     download: Download,
+    pub(super) paces: Paces,
 }
 
 /// The torrents by the two names they go by.
@@ -104,6 +106,7 @@ impl Library {
             groups: watch::Sender::new(Arc::from([])),
             changes: tokio::sync::Mutex::new(()),
             download: options.download,
+            paces: Paces::default(),
         });
         {
             let mut index = library.torrents.write();
@@ -294,6 +297,22 @@ impl Library {
         Ok(torrent.name())
     }
 
+    /// Says whether somebody waits for what a process (its thread-group id, as the host names it) reads through the
+    /// mount. While `urgent` is false, its reads stand with what is fetched ahead of readers, behind those of everyone
+    /// else; a change takes effect at once, also for reads that wait already. Every other process is urgent. When it has
+    /// ended, [`forget_pace`](Library::forget_pace) it: the number will come to mean another.
+    ///
+    /// A reader that waits for a page which the kernel has asked for on behalf of such a process waits with it: the
+    /// kernel asks for a page once.
+    pub fn pace(&self, pid: u32, urgent: bool) {
+        self.paces.set(pid, urgent);
+    }
+
+    /// A process that [`pace`](Library::pace) was told of has ended.
+    pub fn forget_pace(&self, pid: u32) {
+        self.paces.set(pid, true);
+    }
+
     /// Ends everything: waiting reads fail, the engine leaves its peers, and the state is written so that the next
     /// start can trust it. It takes at most about two seconds.
     pub async fn stop(&self) {
@@ -327,6 +346,11 @@ impl Library {
     /// The torrent of a number, which is the base of its inode numbers.
     pub(super) fn numbered(&self, number: u64) -> Option<Arc<Torrent>> {
         self.torrents.read().by_number.get(&number).cloned()
+    }
+
+    /// The torrent of an info hash.
+    pub(super) fn by_info_hash(&self, info_hash: InfoHash) -> Option<Arc<Torrent>> {
+        self.torrents.read().by_info_hash.get(&info_hash).cloned()
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Torrent>> {
@@ -485,6 +509,10 @@ impl Library {
     /// A torrent by info hash, prefix or name.
     fn find(&self, wanted: &str) -> Result<Arc<Torrent>, LibraryError> {
         let index = self.torrents.read();
+        // First, because nothing keeps a torrent from calling itself by the info hash of another.
+        if let Some(torrent) = wanted.parse().ok().and_then(|hash| index.by_info_hash.get(&hash)) {
+            return Ok(Arc::clone(torrent));
+        }
         let folded = wanted.to_ascii_lowercase();
         let is_prefix = folded.len() >= 4 && folded.bytes().all(|byte| byte.is_ascii_hexdigit());
         let mut found: Vec<_> = index

@@ -21,7 +21,7 @@ impl Catalog for Library {
         self.groups_watch()
     }
 
-    fn open(&self, inode: u64) -> Result<LibraryFile, ReadError> {
+    fn open(&self, inode: u64, process: u32) -> Result<LibraryFile, ReadError> {
         let (number, ordinal) = names::file_of(inode);
         let torrent = self.numbered(number).ok_or(ReadError::Removed)?;
         let contents = torrent.contents().ok_or(ReadError::Removed)?;
@@ -37,7 +37,12 @@ impl Catalog for Library {
             library: self.this.clone(),
             torrent: torrent.clone(),
         };
-        let file = Arc::new(OpenFile::new(contents.store.clone(), ordinal, entrance));
+        let file = Arc::new(OpenFile::new(
+            contents.store.clone(),
+            ordinal,
+            self.paces.of(process),
+            entrance,
+        ));
         Ok(LibraryFile { torrent, file })
     }
 

@@ -1,5 +1,7 @@
 //! The library as a whole, over a real engine on loopback.
 
+mod pace;
+
 use std::future::Future;
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -60,12 +62,16 @@ fn options(folder: &Path) -> LibraryOptions {
 
 /// A film of 40 pieces and a bit, with a seeder.
 async fn film(folder: &TempDir, name: &str) -> (Vec<u8>, Seeder) {
-    let bytes = noise(40 * PIECE_LENGTH as usize + 1234);
+    film_of(folder, name, PIECE_LENGTH, 1 << 30).await
+}
+
+async fn film_of(folder: &TempDir, name: &str, piece_length: u32, bytes_per_second: u32) -> (Vec<u8>, Seeder) {
+    let bytes = noise(40 * piece_length as usize + 1234);
     let path = folder.path().join("seeder").join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, &bytes).unwrap();
-    let rate = NonZeroU32::new(1 << 30).unwrap();
-    (bytes, Seeder::start(&path, PIECE_LENGTH, rate).await.unwrap())
+    let rate = NonZeroU32::new(bytes_per_second).unwrap();
+    (bytes, Seeder::start(&path, piece_length, rate).await.unwrap())
 }
 
 fn with_peer(seeder: &Seeder) -> AddOptions {
@@ -101,7 +107,7 @@ async fn read(library: &Library, name: &str, offset: u64, length: usize) -> Resu
         .find(|entry| entry.0 == name)
         .expect("it is shown")
         .1;
-    Arc::new(library.open(inode).unwrap()).read_at(offset, length).await
+    Arc::new(library.open(inode, 0).unwrap()).read_at(offset, length).await
 }
 
 #[test]

@@ -40,15 +40,18 @@ pub(crate) struct DaemonOptions {
 impl DaemonOptions {
     /// A daemon in the test's own directories.
     pub(crate) fn new(work: &Work) -> Self {
-        let off =
-            ["--dht", "--lsd", "--upnp", "--trackers", "--listen"].map(|name| (name.to_owned(), "off".to_owned()));
+        let off = ["--dht", "--lsd", "--upnp", "--trackers", "--listen"].map(|name| (name, "off"));
+        // Tests run side by side: each daemon has a port of its own.
+        let switches = off.into_iter().chain([("--http", "127.0.0.1:0")]);
         Self {
             data_dir: work.path().join("data"),
             mountpoint: work.directory("mount"),
             socket: work.socket("control"),
             home: work.directory("home"),
             log: work.path().join("daemon.log"),
-            switches: off.to_vec(),
+            switches: switches
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
             arguments: Vec::new(),
             variables: Vec::new(),
         }
@@ -240,6 +243,22 @@ impl Daemon {
 
     pub(crate) fn data_dir(&self) -> &Path {
         &self.options.data_dir
+    }
+
+    /// Where it serves HTTP.
+    #[track_caller]
+    pub(crate) fn http(&self) -> SocketAddr {
+        let status = self.json(&["status"]);
+        let address = status["http"].as_str().and_then(|address| address.parse().ok());
+        address.unwrap_or_else(|| panic!("it serves no HTTP: {status}"))
+    }
+
+    /// The address of its page, which everything else is relative to: `http://127.0.0.1:1234/`.
+    #[track_caller]
+    pub(crate) fn page(&self) -> String {
+        let status = self.json(&["status"]);
+        let page = status["page"].as_str().map(str::to_owned);
+        page.unwrap_or_else(|| panic!("it serves no HTTP: {status}"))
     }
 
     /// What it has logged so far.

@@ -1,0 +1,377 @@
+//! Who is let in. A browser carries requests of any page that it shows to any address, ours too, so the address alone
+//! proves nothing:
+//!
+//! - The Host header must name us. A page whose name was pointed at this machine (DNS rebinding) gives its own name.
+//! - What changes something must come from our own page, or with the token.
+//! - What another page embeds or fetches is refused; a link to us may be followed.
+//! - Beyond loopback, and wherever a token was set, every address begins with `/t/<token>/`.
+
+use std::net::IpAddr;
+
+use axum::http::header::{HOST, HeaderMap, ORIGIN};
+use axum::http::request::Parts;
+use axum::http::uri::{Authority, PathAndQuery};
+use axum::http::{Method, StatusCode, Uri};
+use subtle::ConstantTimeEq;
+
+/// The rules of one server.
+#[derive(Clone)]
+pub(super) struct Guard {
+    /// Names and addresses that we answer to besides our own, in lower case.
+    hosts: Vec<String>,
+    token: Option<String>,
+}
+
+/// A request that was let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Admitted {
+    /// The path below the token, and the query.
+    pub(super) target: Uri,
+    /// Where the page's root is for this client: `http://host:port/`, or that and `t/<token>/`.
+    pub(super) root: String,
+}
+
+/// Why a request was not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Denied {
+    /// No Host header, several of them, or none that can be read.
+    #[error("the request says in no clear way which host it means")]
+    NoHost,
+    /// Another name than ours.
+    #[error("this server does not answer to that name; --http-host lets it")]
+    ForeignHost,
+    /// Neither a path nor an address with one.
+    #[error("the request's target is no path")]
+    Target,
+    /// The address does not begin with the token.
+    #[error("the address lacks the token: `magnetfs status` shows the whole one")]
+    NoToken,
+    /// Another page embeds or fetches it.
+    #[error("another site's page may link to this one and nothing else")]
+    ForeignPage,
+    /// It would change something, and does not come from our page.
+    #[error(
+        "this changes something, so it must come from the page itself: a program sends `Sec-Fetch-Site: same-origin`"
+    )]
+    ForeignWrite,
+    /// The token without the slash after it, which relative addresses need.
+    #[error("the page's address ends with a slash")]
+    NoSlash,
+}
+
+impl Denied {
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Denied::NoHost | Denied::Target => StatusCode::BAD_REQUEST,
+            Denied::ForeignHost => StatusCode::MISDIRECTED_REQUEST,
+            Denied::NoToken | Denied::ForeignPage | Denied::ForeignWrite => StatusCode::FORBIDDEN,
+            Denied::NoSlash => StatusCode::PERMANENT_REDIRECT,
+        }
+    }
+}
+
+impl Guard {
+    pub(super) fn new(hosts: Vec<String>, token: Option<String>) -> Guard {
+        Guard { hosts, token }
+    }
+
+    /// Judges a request that came to our address `local`.
+    ///
+    /// # Errors
+    /// Why it is not let in.
+    pub(super) fn admit(&self, request: &Parts, local: IpAddr) -> Result<Admitted, Denied> {
+        let host = self.host(request, local)?;
+        let target = request.uri.path_and_query().ok_or(Denied::Target)?;
+        if !target.path().starts_with('/') {
+            return Err(Denied::Target);
+        }
+        let (target, root) = match &self.token {
+            None => (target.clone(), format!("http://{host}/")),
+            Some(token) => (below_token(target, token)?, format!("http://{host}/t/{token}/")),
+        };
+        let headers = &request.headers;
+        let site = text(headers, "sec-fetch-site");
+        let reads = request.method == Method::GET || request.method == Method::HEAD;
+        if matches!(site, Some("cross-site" | "same-site")) {
+            let follows_link = text(headers, "sec-fetch-mode") == Some("navigate")
+                && text(headers, "sec-fetch-dest").is_none_or(|dest| dest == "document");
+            if !(reads && follows_link) {
+                return Err(if reads {
+                    Denied::ForeignPage
+                } else {
+                    Denied::ForeignWrite
+                });
+            }
+        }
+        if !reads && !self.may_write(headers, &host) {
+            return Err(Denied::ForeignWrite);
+        }
+        let target = Uri::from(target);
+        Ok(Admitted { target, root })
+    }
+
+    /// The one host that the request means, once it is known to be us.
+    fn host(&self, request: &Parts, local: IpAddr) -> Result<String, Denied> {
+        let mut given = request.headers.get_all(HOST).iter();
+        let (Some(host), None) = (given.next(), given.next()) else {
+            return Err(Denied::NoHost);
+        };
+        let host: Authority = host
+            .to_str()
+            .ok()
+            .and_then(|host| host.parse().ok())
+            .ok_or(Denied::NoHost)?;
+        // A target in absolute form names a host too, and by RFC 9112 that one counts: so both must be us.
+        for authority in [Some(&host), request.uri.authority()].into_iter().flatten() {
+            if authority.as_str().contains('@') {
+                return Err(Denied::NoHost);
+            }
+            if !self.is_us(authority.host(), local) {
+                return Err(Denied::ForeignHost);
+            }
+        }
+        Ok(host.as_str().to_ascii_lowercase())
+    }
+
+    /// The port is not looked at: a tunnel or a container may give us another, and it proves nothing.
+    fn is_us(&self, host: &str, local: IpAddr) -> bool {
+        let host = host.to_ascii_lowercase();
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(&host);
+        if self.hosts.iter().any(|own| own == bare) {
+            return true;
+        }
+        match bare.parse::<IpAddr>() {
+            Ok(address) => {
+                let address = address.to_canonical();
+                address.is_loopback() || address == local.to_canonical()
+            }
+            Err(_) => bare.trim_end_matches('.') == "localhost",
+        }
+    }
+
+    fn may_write(&self, headers: &HeaderMap, host: &str) -> bool {
+        // Who knows the token was given it.
+        let from_us = match text(headers, "sec-fetch-site") {
+            Some(site) => site == "same-origin",
+            None => self.token.is_some(),
+        };
+        match text(headers, ORIGIN.as_str()) {
+            Some(origin) => {
+                let own = ["http://", "https://"].iter().any(|scheme| {
+                    origin
+                        .strip_prefix(scheme)
+                        .is_some_and(|it| it.eq_ignore_ascii_case(host))
+                });
+                own && text(headers, "sec-fetch-site").is_none_or(|site| site == "same-origin")
+            }
+            None => from_us,
+        }
+    }
+}
+
+/// A header that occurs once and is text; one that cannot be read counts as a foreign word.
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).map(|value| value.to_str().unwrap_or("?"))
+}
+
+/// What stands below `/t/<token>`, from the slash on.
+fn below_token(target: &PathAndQuery, token: &str) -> Result<PathAndQuery, Denied> {
+    let below = target.as_str().strip_prefix("/t/").ok_or(Denied::NoToken)?;
+    let end = below.find(['/', '?']).unwrap_or(below.len());
+    let (given, rest) = below.split_at(end);
+    // The time must not tell how much of it was right.
+    if !bool::from(given.as_bytes().ct_eq(token.as_bytes())) {
+        return Err(Denied::NoToken);
+    }
+    if !rest.starts_with('/') {
+        return Err(Denied::NoSlash);
+    }
+    rest.parse().map_err(|_| Denied::Target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::Request;
+
+    const TOKEN: &str = "0123456789abcdef";
+    const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn asked(
+        guard: &Guard,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        local: IpAddr,
+    ) -> Result<String, Denied> {
+        let mut request = Request::builder().method(method).uri(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        guard.admit(&parts, local).map(|admitted| admitted.target.to_string())
+    }
+
+    fn get(target: &str, headers: &[(&str, &str)]) -> Result<String, Denied> {
+        let guard = Guard::new(vec!["media.lan".to_owned(), "2001:db8::9".to_owned()], None);
+        asked(&guard, "GET", target, headers, LOOPBACK)
+    }
+
+    #[test]
+    fn only_our_own_names_are_answered() {
+        for host in [
+            "localhost",
+            "LOCALHOST:8642",
+            "localhost.",
+            "127.0.0.1",
+            "127.0.0.1:8642",
+            "127.9.9.9",
+            "[::1]:8642",
+            "[::ffff:127.0.0.1]",
+            "media.lan:80",
+            "Media.LAN",
+            "[2001:db8::9]:1",
+        ] {
+            assert_eq!(get("/", &[("host", host)]), Ok("/".to_owned()), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "evil.example:8642",
+            "192.0.2.1",
+            "0.0.0.0:8642",
+            "[::]",
+            "[2001:db8::8]",
+            "2130706433",
+            "127.1",
+            "a.media.lan",
+        ] {
+            assert_eq!(get("/", &[("host", host)]), Err(Denied::ForeignHost), "{host}");
+        }
+        for host in ["", "a b", "localhost@evil.example", "user@localhost", "/"] {
+            assert!(get("/", &[("host", host)]).is_err(), "{host}");
+        }
+        assert_eq!(get("/", &[]), Err(Denied::NoHost));
+        assert_eq!(
+            get("/", &[("host", "localhost"), ("host", "localhost")]),
+            Err(Denied::NoHost)
+        );
+    }
+
+    #[test]
+    fn our_address_is_the_one_that_was_connected_to() {
+        let guard = Guard::new(Vec::new(), None);
+        let local: IpAddr = "192.0.2.7".parse().unwrap();
+        let from = |host: &str, local| asked(&guard, "GET", "/", &[("host", host)], local);
+        assert!(from("192.0.2.7:8642", local).is_ok());
+        assert_eq!(from("192.0.2.8", local), Err(Denied::ForeignHost));
+        assert_eq!(from("192.0.2.7", LOOPBACK), Err(Denied::ForeignHost));
+        // A listener on [::] sees IPv4 clients so.
+        assert!(from("192.0.2.7", "::ffff:192.0.2.7".parse().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn a_target_in_absolute_form_names_us_too() {
+        let own = ("host", "localhost");
+        assert_eq!(get("http://127.0.0.1:8642/a?b", &[own]), Ok("/a?b".to_owned()));
+        assert_eq!(get("http://evil.example/a", &[own]), Err(Denied::ForeignHost));
+        assert_eq!(
+            get("http://localhost/a", &[("host", "evil.example")]),
+            Err(Denied::ForeignHost)
+        );
+        assert_eq!(get("http://user@localhost/a", &[own]), Err(Denied::NoHost));
+        assert_eq!(get("*", &[own]), Err(Denied::Target));
+        assert_eq!(get("localhost:80", &[own]), Err(Denied::Target));
+    }
+
+    #[test]
+    fn every_address_begins_with_the_token_where_there_is_one() {
+        let guard = Guard::new(Vec::new(), Some(TOKEN.to_owned()));
+        let get = |target: &str| asked(&guard, "GET", target, &[("host", "localhost")], LOOPBACK);
+        assert_eq!(get(&format!("/t/{TOKEN}/")), Ok("/".to_owned()));
+        assert_eq!(
+            get(&format!("/t/{TOKEN}/files/a%2520b?x=/t/")),
+            Ok("/files/a%2520b?x=/t/".to_owned())
+        );
+        assert_eq!(get(&format!("http://localhost/t/{TOKEN}/a")), Ok("/a".to_owned()));
+        assert_eq!(get(&format!("/t/{TOKEN}")), Err(Denied::NoSlash));
+        assert_eq!(get(&format!("/t/{TOKEN}?a")), Err(Denied::NoSlash));
+        for target in [
+            "/".to_owned(),
+            "/api/torrents".to_owned(),
+            "/t/".to_owned(),
+            "/t//".to_owned(),
+            format!("/t/{TOKEN}0/"),
+            format!("/t/{}/", &TOKEN[1..]),
+            format!("/T/{TOKEN}/"),
+            format!("//t/{TOKEN}/"),
+            format!("/?t={TOKEN}"),
+        ] {
+            assert_eq!(get(&target), Err(Denied::NoToken), "{target}");
+        }
+    }
+
+    #[test]
+    fn what_changes_something_comes_from_our_page() {
+        let guard = Guard::new(Vec::new(), None);
+        let host = ("host", "localhost:8642");
+        let post = |headers: &[(&str, &str)]| {
+            let all: Vec<_> = [host].iter().chain(headers).copied().collect();
+            asked(&guard, "POST", "/api/torrents", &all, LOOPBACK).map(drop)
+        };
+        let (same, cross) = (("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site"));
+        assert_eq!(post(&[same]), Ok(()));
+        assert_eq!(post(&[("origin", "http://localhost:8642")]), Ok(()));
+        assert_eq!(post(&[same, ("origin", "http://LOCALHOST:8642")]), Ok(()));
+        for foreign in [
+            &[][..],
+            &[cross],
+            &[("sec-fetch-site", "same-site")],
+            &[("sec-fetch-site", "none")],
+            &[("origin", "http://localhost:3000")],
+            &[("origin", "http://evil.example")],
+            &[("origin", "null")],
+            &[("origin", "")],
+            &[same, ("origin", "http://evil.example")],
+            &[cross, ("origin", "http://localhost:8642")],
+            &[cross, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")],
+        ] {
+            assert_eq!(post(foreign), Err(Denied::ForeignWrite), "{foreign:?}");
+        }
+        let guard = Guard::new(Vec::new(), Some(TOKEN.to_owned()));
+        let post = |headers: &[(&str, &str)]| {
+            let all: Vec<_> = [host].iter().chain(headers).copied().collect();
+            asked(&guard, "DELETE", &format!("/t/{TOKEN}/api/torrents/a"), &all, LOOPBACK).map(drop)
+        };
+        assert_eq!(post(&[]), Ok(()));
+        assert_eq!(post(&[("origin", "http://evil.example")]), Err(Denied::ForeignWrite));
+        assert_eq!(post(&[cross]), Err(Denied::ForeignWrite));
+    }
+
+    #[test]
+    fn another_page_may_link_and_no_more() {
+        let (host, cross) = (("host", "localhost"), ("sec-fetch-site", "cross-site"));
+        let navigates = ("sec-fetch-mode", "navigate");
+        assert!(get("/", &[host, cross, navigates, ("sec-fetch-dest", "document")]).is_ok());
+        assert!(
+            get(
+                "/",
+                &[host, ("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "cors")]
+            )
+            .is_ok()
+        );
+        assert!(get("/", &[host, ("sec-fetch-site", "none"), navigates]).is_ok());
+        for foreign in [
+            &[host, cross][..],
+            &[host, cross, ("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "video")],
+            &[host, cross, navigates, ("sec-fetch-dest", "iframe")],
+            &[host, ("sec-fetch-site", "same-site"), ("sec-fetch-mode", "cors")],
+        ] {
+            assert_eq!(get("/files/x", foreign), Err(Denied::ForeignPage), "{foreign:?}");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! MP4 and QuickTime: the door, and the walk from box to box until `moov` is found.
+
+mod boxes;
+mod edits;
+mod entry;
+mod fragments;
+mod movie;
+mod samples;
+
+use super::read::{ReadAt, Reader};
+use super::{Container, Index, MediaError};
+use boxes::Header;
+
+/// Samples of all tracks looked at together; a film of ten hours has 6 million.
+pub(super) const STEP_LIMIT: u64 = 16 << 20;
+
+/// Boxes of the file looked at before what is sought.
+const BOX_LIMIT: usize = 64;
+
+/// Whether a file begins like this: with a box that only such a file begins with.
+pub(super) fn recognises(head: &[u8]) -> bool {
+    const FIRST: [&[u8; 4]; 8] = [b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp"];
+    Header::read(head).is_some_and(|header| FIRST.contains(&&header.kind))
+}
+
+/// Reads the index of such a file.
+pub(super) async fn read<R: ReadAt>(reader: &mut Reader<'_, R>) -> Result<Index, MediaError> {
+    let size = reader.size();
+    let mut offset = 0;
+    let mut segments = Vec::new();
+    let mut movie: Option<Vec<u8>> = None;
+    for _ in 0..BOX_LIMIT {
+        let head = reader.bytes(offset, 16).await?;
+        let Some(header) = Header::read(&head) else { break };
+        let length = match header.length {
+            0 => size.saturating_sub(offset),
+            length => length,
+        };
+        let end = offset.saturating_add(length);
+        match &header.kind {
+            b"moov" => {
+                if end > size {
+                    return Err(MediaError::Damaged(
+                        "its moov box goes past the end of the file".to_owned(),
+                    ));
+                }
+                let begin = offset + header.size as u64;
+                let body = reader.bytes(begin, end - begin).await?;
+                if !movie::fragmented(&body) {
+                    return movie::index(&body, size);
+                }
+                movie = Some(body);
+            }
+            b"sidx" if segments.len() < 16 => {
+                const LONGEST: u64 = 1 << 20;
+                let begin = offset + header.size as u64;
+                let body = reader.bytes(begin, (length - header.size as u64).min(LONGEST)).await?;
+                segments.extend(fragments::segments(&body, end));
+            }
+            b"moof" => break,
+            _ => {}
+        }
+        if end >= size {
+            break;
+        }
+        offset = end;
+    }
+    match movie {
+        Some(movie) => fragments::index(&movie, &segments, size),
+        None => Err(MediaError::NoIndex {
+            container: Container::Mp4.name(),
+            why: "it has no moov box, so it was not written to its end".to_owned(),
+        }),
+    }
+}

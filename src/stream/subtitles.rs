@@ -1,0 +1,205 @@
+//! FFmpeg's WebVTT into segments of WebVTT (W3C WebVTT, RFC 8216 section 3.5).
+
+use std::collections::VecDeque;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::cutter::{Cut, CutError};
+use super::timeline::Timeline;
+
+/// The most bytes of cues that are held, and of one cue. A film's subtitles are some 100 KiB in all.
+const LARGEST: usize = 4 << 20;
+
+/// How far the video has to be past a segment before the cues in it are all there: they stand in the file beside the
+/// pictures that they belong to, about.
+const INTERLEAVE_S: f64 = 1.0;
+
+/// Times in the cues are the film's; [`OFFSET_S`](super::cutter::OFFSET_S) is added to those of the video.
+const HEAD: &str = "WEBVTT\nX-TIMESTAMP-MAP=MPEGTS:900000,LOCAL:00:00:00.000\n";
+
+/// Cuts the subtitles of one run. A segment has every cue that is shown in it, so a cue can be in several.
+#[derive(Debug)]
+pub(super) struct SubtitleCutter {
+    timeline: Arc<Timeline>,
+    /// The segment for which the run was started.
+    pub(super) begun: u32,
+    next: u32,
+    /// The line that is coming in.
+    line: Vec<u8>,
+    /// The block of lines that is coming in.
+    block: Vec<String>,
+    cues: VecDeque<Cue>,
+    /// What all of them have.
+    bytes: usize,
+    pub(super) reached_s: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Cue {
+    start_ms: i64,
+    end_ms: i64,
+    /// What stands behind the times, and the lines below.
+    settings: String,
+    text: Vec<String>,
+}
+
+impl SubtitleCutter {
+    pub(super) fn new(timeline: Arc<Timeline>, first: u32) -> SubtitleCutter {
+        SubtitleCutter {
+            reached_s: timeline.start_s(first),
+            timeline,
+            begun: first,
+            next: first,
+            line: Vec::new(),
+            block: Vec::new(),
+            cues: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Gives nothing: only [`passed`](SubtitleCutter::passed) tells that no further cue comes.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<Vec<Cut>, CutError> {
+        for &byte in bytes {
+            if byte == b'\n' {
+                let line = std::mem::take(&mut self.line);
+                self.take_line(String::from_utf8_lossy(&line).trim_end_matches('\r').replace('\r', " "));
+            } else {
+                self.line.push(byte);
+                self.bytes += 1;
+            }
+            if self.bytes > LARGEST {
+                return Err(CutError::Subtitles { limit: LARGEST });
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    pub(super) fn passed(&mut self, seconds: f64) -> Vec<Cut> {
+        let mut cuts = Vec::new();
+        self.reached_s = self.reached_s.max(seconds - INTERLEAVE_S);
+        while self.next < self.timeline.count() - 1 && self.timeline.start_s(self.next + 1) <= self.reached_s {
+            cuts.push(self.cut());
+        }
+        cuts
+    }
+
+    pub(super) fn finish(mut self) -> Result<Vec<Cut>, CutError> {
+        // The last block may lack the empty line that ends the others.
+        self.push(b"\n\n")?;
+        let mut cuts = Vec::new();
+        while self.next < self.timeline.count() {
+            cuts.push(self.cut());
+        }
+        Ok(cuts)
+    }
+
+    fn take_line(&mut self, line: String) {
+        if !line.is_empty() {
+            self.block.push(line);
+            return;
+        }
+        let block = std::mem::take(&mut self.block);
+        let bytes: usize = block.iter().map(String::len).sum();
+        match cue(block).filter(|cue| self.wanted(cue)) {
+            Some(cue) => self.cues.push_back(cue),
+            None => self.bytes = self.bytes.saturating_sub(bytes),
+        }
+    }
+
+    /// Whether any segment that is still to be cut shows it.
+    fn wanted(&self, cue: &Cue) -> bool {
+        self.next == 0 || cue.end_ms.max(cue.start_ms + 1) > self.start_ms(self.next)
+    }
+
+    fn cut(&mut self) -> Cut {
+        let number = self.next;
+        self.next += 1;
+        let end = if self.next < self.timeline.count() {
+            self.start_ms(self.next)
+        } else {
+            i64::MAX
+        };
+        let mut text = String::from(HEAD);
+        let mut shown: Vec<&Cue> = self.cues.iter().filter(|cue| cue.start_ms < end).collect();
+        // A run that began later may have read the same ones in the same order, but not after others.
+        shown.sort_by_key(|cue| (cue.start_ms, cue.end_ms));
+        for cue in shown {
+            cue.write(&mut text);
+        }
+        let mut kept = std::mem::take(&mut self.cues);
+        kept.retain(|cue| self.wanted(cue));
+        self.cues = kept;
+        self.bytes = self.line.len()
+            + self.block.iter().map(String::len).sum::<usize>()
+            + self.cues.iter().map(Cue::bytes).sum::<usize>();
+        Cut::Segment {
+            number,
+            bytes: Bytes::from(text),
+            provisional: !self.timeline.subtitles_final(self.begun, number),
+        }
+    }
+
+    fn start_ms(&self, number: u32) -> i64 {
+        self.timeline.start_ticks(number, 1000)
+    }
+}
+
+impl Cue {
+    fn bytes(&self) -> usize {
+        // The line of times was longer than its settings; it does not matter by how much.
+        self.settings.len() + self.text.iter().map(String::len).sum::<usize>() + 32
+    }
+
+    fn write(&self, text: &mut String) {
+        text.push('\n');
+        time(text, self.start_ms);
+        text.push_str(" --> ");
+        time(text, self.end_ms);
+        text.push_str(&self.settings);
+        text.push('\n');
+        for line in &self.text {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+}
+
+fn time(text: &mut String, ms: i64) {
+    let (seconds, ms) = (ms / 1000, ms % 1000);
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    // Writing to a string cannot fail.
+    let _ = write!(text, "{hours:02}:{minutes:02}:{seconds:02}.{ms:03}");
+}
+
+/// What a block of lines says; none if it is no cue, as the header, notes and styles are none.
+fn cue(mut block: Vec<String>) -> Option<Cue> {
+    let at = block.iter().take(2).position(|line| line.contains(" --> "))?;
+    let text = block.split_off(at + 1);
+    let times = block.pop()?;
+    let (start, rest) = times.split_once(" --> ")?;
+    let (end, settings) = rest.find(' ').map_or((rest, ""), |space| rest.split_at(space));
+    Some(Cue {
+        start_ms: milliseconds(start)?,
+        end_ms: milliseconds(end)?,
+        settings: settings.to_owned(),
+        text,
+    })
+}
+
+/// `[HH:]MM:SS.mmm`
+fn milliseconds(time: &str) -> Option<i64> {
+    let (clock, ms) = time.trim().split_once('.')?;
+    let mut seconds: i64 = 0;
+    let mut parts = 0;
+    for part in clock.split(':') {
+        if part.is_empty() || part.len() > 6 || !part.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        seconds = seconds.checked_mul(60)?.checked_add(part.parse().ok()?)?;
+        parts += 1;
+    }
+    let ms: i64 = (ms.len() == 3 && ms.bytes().all(|byte| byte.is_ascii_digit())).then(|| ms.parse().ok())??;
+    ((2..=3).contains(&parts)).then_some(seconds * 1000 + ms)
+}

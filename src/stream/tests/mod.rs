@@ -1,0 +1,249 @@
+//! Real films through real FFmpeg, from every place at which a run can begin.
+
+mod films;
+
+use films::{Film, Given, Output, Packet};
+
+use super::RenditionId;
+use super::fragments::{FragmentReader, Piece};
+
+/// Every run gives the same bytes for the same segment, and all of them together are the film.
+fn holds(name: &str, commands: &str) -> Film {
+    holds_but_for(name, commands, 1_000)
+}
+
+/// The same, with audio as far from what ffprobe says as that.
+fn holds_but_for(name: &str, commands: &str, audio_us: i64) -> Film {
+    let film = Film::made(name, commands);
+    let whole = film.run(0, 0, usize::MAX);
+    let count = film.timeline.count();
+    assert!(count >= 2, "{name} has one segment");
+    for first in 1..count {
+        same(&film, &whole, first, name);
+    }
+    for rendition in film.plan.renditions() {
+        let output = &whole[&rendition.id];
+        let numbers: Vec<u32> = output.segments.keys().copied().collect();
+        assert_eq!(numbers, (0..count).collect::<Vec<_>>(), "{name} {}", rendition.id);
+        if films::fragments_of(rendition.encoding) {
+            let allowed_us = if rendition.id == RenditionId::Video {
+                1
+            } else {
+                audio_us
+            };
+            complete(
+                &film.packets(rendition.id),
+                &film.joined(output),
+                rendition.id,
+                allowed_us,
+                name,
+            );
+            unbroken(output, rendition.id, name);
+        }
+    }
+    film
+}
+
+fn same(film: &Film, whole: &Given, first: u32, name: &str) {
+    let mut begun = first;
+    let given = loop {
+        let given = film.run(begun, first, 1 + 1000 * first as usize);
+        if given.values().any(|output| output.landed_late) {
+            eprintln!("{name}: {first} begun at {begun} landed late");
+            assert!(begun > 0);
+            begun -= 1;
+        } else {
+            break given;
+        }
+    };
+    for (id, output) in &given {
+        let all = &whole[id];
+        if film
+            .plan
+            .rendition(*id)
+            .is_some_and(|rendition| films::fragments_of(rendition.encoding))
+        {
+            assert_eq!(output.init, all.init, "{name} {id}: header of the run from {first}");
+        }
+        let expected: Vec<u32> = (first..film.timeline.count()).collect();
+        assert_eq!(
+            output.segments.keys().copied().collect::<Vec<_>>(),
+            expected,
+            "{name} {id} from {first}"
+        );
+        for (number, (bytes, provisional)) in &output.segments {
+            assert_eq!(*provisional, matches!(id, RenditionId::Subtitles(_)) && begun > 0);
+            assert!(
+                *provisional || *bytes == all.segments[number].0,
+                "{name} {id}: segment {number} of the run from {first} differs"
+            );
+        }
+    }
+}
+
+fn complete(source: &[Packet], joined: &[Packet], id: RenditionId, allowed_us: i64, name: &str) {
+    let seen = |packets: &[Packet]| {
+        packets
+            .iter()
+            .filter(|packet| !packet.hidden && packet.pts_us >= 0)
+            .cloned()
+            .collect()
+    };
+    let (source, joined): (Vec<Packet>, Vec<Packet>) = (seen(source), seen(joined));
+    let hashes = |packets: &[Packet]| packets.iter().map(|packet| packet.hash.clone()).collect::<Vec<_>>();
+    assert_eq!(hashes(&source), hashes(&joined), "{name} {id}: packets");
+    let mut worst = 0;
+    for (ours, theirs) in joined.iter().zip(&source) {
+        worst = worst.max((ours.pts_us - theirs.pts_us).abs());
+        assert!(ours.dts_us <= ours.pts_us, "{name} {id}: {ours:?}");
+    }
+    eprintln!("{name} {id}: {} packets, off by {worst} us at most", source.len());
+    assert!(worst <= allowed_us, "{name} {id}: off by {worst} us");
+    for two in joined.windows(2) {
+        assert!(two[0].dts_us < two[1].dts_us, "{name} {id}: {two:?}");
+    }
+}
+
+/// As the segments themselves say it: each sample ends where the next one begins, and each segment says its number.
+fn unbroken(output: &Output, id: RenditionId, name: &str) {
+    let mut reader = FragmentReader::default();
+    let mut samples = Vec::new();
+    let joined = output.segments.values().map(|(segment, _)| segment);
+    for bytes in [&output.init].into_iter().chain(joined) {
+        for piece in reader.push(bytes).unwrap() {
+            if let Piece::Fragment(fragment) = piece {
+                samples.extend(fragment.samples);
+            }
+        }
+    }
+    if id == RenditionId::Video {
+        samples.sort_by_key(|sample| sample.pts);
+    }
+    for two in samples.windows(2) {
+        let end = two[0].pts + i64::from(two[0].duration);
+        if id == RenditionId::Video {
+            assert!(two[0].pts < two[1].pts, "{name} {id}: {two:?}");
+        } else {
+            assert_eq!(end, two[1].pts, "{name} {id}: {two:?}");
+        }
+    }
+}
+
+const X264: &str = "-c:v libx264 -preset ultrafast -bf 2 -b:v 40k -x264-params scenecut=0";
+
+#[test]
+fn mp4_of_h264_and_aac() {
+    holds(
+        "film.mp4",
+        &format!("ffmpeg V25 A44 {X264} -g 50 -c:a aac -b:a 48k film.mp4"),
+    );
+}
+
+#[test]
+fn mp4_with_an_edit_list() {
+    let film = holds(
+        "edited.mp4",
+        &format!(
+            "ffmpeg V25 A44 {X264} -g 75 -c:a aac -b:a 48k film.mp4\nffmpeg -ss 1.7 -i film.mp4 -c copy edited.mp4"
+        ),
+    );
+    assert!(film.plan.video().track.start < 0);
+    assert_eq!(film.timeline.start_s(0), 0.0);
+}
+
+#[test]
+fn matroska_by_ffmpeg() {
+    holds(
+        "film.mkv",
+        &format!("ffmpeg V24 A44 {X264} -g 48 -c:a aac -b:a 48k film.mkv"),
+    );
+}
+
+/// mkvmerge puts eight frames of sound into one block, and FFmpeg guesses the times of all but the first from a length in
+/// whole milliseconds. What is served has their true times, which the MP4 tells that the Matroska was made of.
+#[test]
+fn matroska_by_mkvmerge() {
+    let make = format!("ffmpeg V24 A44 {X264} -g 48 -c:a aac -b:a 48k film.mp4\nmkvmerge -q -o merged.mkv film.mp4");
+    let film = holds_but_for("merged.mkv", &make, 2_500);
+    let sound = RenditionId::Audio(0);
+    let truth = film.packets_of("film.mp4", 1);
+    complete(
+        &truth,
+        &film.joined(&film.run(0, 0, usize::MAX)[&sound]),
+        sound,
+        1_000,
+        "film.mp4",
+    );
+}
+
+#[test]
+fn matroska_that_does_not_begin_at_0() {
+    let film = holds(
+        "film.mkv",
+        &format!("ffmpeg V25 A48 {X264} -g 50 -c:a aac -b:a 48k -output_ts_offset 1.358 film.mkv"),
+    );
+    assert!(film.timeline.start_s(0) > 1.3);
+}
+
+#[test]
+fn webm_of_vp9_and_opus() {
+    holds(
+        "film.webm",
+        "ffmpeg V25 A48 -c:v libvpx-vp9 -deadline realtime -cpu-used 8 -b:v 40k -g 50 -c:a libopus -b:a 32k film.webm",
+    );
+}
+
+#[test]
+fn av1_in_matroska_and_in_mp4() {
+    let make = "ffmpeg V25 A48 -c:v libsvtav1 -preset 12 -g 50 -c:a libopus -b:a 32k film.mkv";
+    holds("film.mkv", make);
+    holds("film.mp4", &format!("{make}\nffmpeg -i film.mkv -c copy film.mp4"));
+}
+
+#[test]
+fn hevc_in_matroska_and_in_mp4() {
+    let make = "ffmpeg V25 A48 -c:v libx265 -preset ultrafast -x265-params log-level=none:keyint=50:bframes=3:open-gop=1 -c:a aac -b:a 48k";
+    holds("film.mkv", &format!("{make} film.mkv"));
+    holds("film.mp4", &format!("{make} film.mp4"));
+}
+
+#[test]
+fn open_groups_of_pictures() {
+    let make = format!("ffmpeg V24 A48 {X264}:open-gop=1:keyint=48 -bf 3 -c:a aac -b:a 48k film.mkv");
+    holds("film.mkv", &make);
+    holds("merged.mkv", &format!("{make}\nmkvmerge -q -o merged.mkv film.mkv"));
+    holds("film.mp4", &format!("{make}\nffmpeg -i film.mkv -c copy film.mp4"));
+}
+
+#[test]
+fn variable_frame_rate() {
+    let make = format!(
+        "ffmpeg V25 A48 -vf setpts='PTS+if(mod(N,7),0,0.011)/TB+floor(N/50)*0.037/TB' -fps_mode vfr {X264} -g 40 -c:a aac -b:a 48k"
+    );
+    holds("film.mkv", &format!("{make} film.mkv"));
+    holds("film.mp4", &format!("{make} film.mp4"));
+}
+
+#[test]
+fn long_groups_of_pictures() {
+    let film = holds(
+        "film.mkv",
+        &format!("ffmpeg V25 A44 {X264} -g 250 -c:a aac -b:a 48k film.mkv"),
+    );
+    assert_eq!(film.timeline.count(), 2);
+    assert_eq!(film.timeline.duration_us(0), 10_000_000);
+}
+
+#[test]
+fn ac3_and_flac_at_44_1_khz() {
+    let make = format!("ffmpeg V25 A44 {X264} -g 50 -map 0:v -map 1:a -map 1:a -c:a:0 ac3 -c:a:1 flac");
+    holds("film.mkv", &format!("{make} film.mkv"));
+    holds("film.mp4", &format!("{make} -strict -2 film.mp4"));
+}
+
+#[test]
+fn subtitles_of_text() {
+    let make = format!("ffmpeg V25 A48 -i subtitles.srt {X264} -g 50 -map 0:v -map 1:a -map 2:s -c:a aac -b:a 48k");
+    holds("film.mkv", &format!("{make} -c:s srt film.mkv"));
+    holds("film.mp4", &format!("{make} -c:s mov_text film.mp4"));
+}

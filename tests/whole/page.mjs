@@ -1,0 +1,128 @@
+// A viewer in Chromium, who opens the first film of a torrent on the page and uses the player as people do, by its
+// buttons and keys. Ends with 0 and a line of JSON about what was seen when all went well; else says what did not.
+//
+//     node page.mjs ADDRESS-OF-THE-PAGE NAME-OF-THE-TORRENT plays|refused
+
+import assert from "node:assert/strict";
+import { chromium } from "playwright-core";
+
+const [address, torrent, scene] = process.argv.slice(2);
+/** A step: a far seek waits for the swarm, and the machine may be busy. */
+const STEP_MS = 30_000;
+
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: [
+    ...["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"],
+    ...["--disable-background-networking", "--disable-component-update"],
+    "--autoplay-policy=no-user-gesture-required",
+  ],
+});
+const page = await browser.newPage({ viewport: { width: 1200, height: 900 } });
+page.setDefaultTimeout(STEP_MS);
+const faults = [];
+page.on("pageerror", (error) => faults.push(`${error}`));
+page.on("console", (message) => message.type() === "error" && faults.push(message.text()));
+// What the player must never come to: a media error, which it would mend by starting anew, and a seek that nobody
+// asked for, by which hls.js gets over a hole.
+await page.addInitScript(() => {
+  const seen = (window.seen = { emptied: 0, error: 0, seeking: 0 });
+  addEventListener("DOMContentLoaded", () => {
+    const video = document.getElementById("video");
+    video.addEventListener("loadeddata", () => Object.assign(seen, { emptied: 0, seeking: 0 }), { once: true });
+    for (const kind of Object.keys(seen)) video.addEventListener(kind, () => (seen[kind] += 1));
+  });
+});
+
+/** How the player stands. */
+const state = () =>
+  page.evaluate(() => {
+    const video = document.getElementById("video");
+    const ranges = Array.from({ length: video.buffered.length }, (_, i) => [video.buffered.start(i), video.buffered.end(i)]);
+    const shown = [...video.textTracks].filter((track) => track.mode === "showing");
+    return {
+      at: video.currentTime,
+      length: video.duration,
+      ended: video.ended,
+      ranges,
+      cues: shown.reduce((sum, track) => sum + track.cues.length, 0),
+      audio: document.getElementById("audio").value,
+      subtitles: document.getElementById("subtitles").value,
+      failure: document.getElementById("failure").hidden ? null : document.getElementById("failure-words").textContent,
+      waiting: !document.getElementById("waiting").hidden,
+      dropped: video.getVideoPlaybackQuality().droppedVideoFrames,
+      seen: { ...window.seen },
+    };
+  });
+
+/** Waits until the film plays beyond this place, and looks whether all is as it should be there. */
+async function plays(step, beyond) {
+  const before = performance.now();
+  await page
+    .waitForFunction(([beyond]) => {
+      const video = document.getElementById("video");
+      const late = !document.getElementById("failure").hidden;
+      return late || (!video.seeking && video.currentTime > beyond && video.currentTime < beyond + 10);
+    }, [beyond])
+    .catch(async (error) => assert.fail(`${step}: ${error.message}\n${JSON.stringify(await state())}`));
+  const now = await state();
+  assert.equal(now.failure, null, step);
+  assert.equal(now.waiting, false, `${step}: it plays, and says that it waits`);
+  // Two parts that nearly touch are one with a hole.
+  for (let i = 1; i < now.ranges.length; i++) {
+    assert(now.ranges[i][0] - now.ranges[i - 1][1] > 2, `${step}: a hole in ${JSON.stringify(now.ranges)}`);
+  }
+  assert(now.ranges.some(([from, to]) => from <= now.at && now.at <= to), `${step}: ${JSON.stringify(now)}`);
+  steps[step] = Math.round(performance.now() - before);
+}
+
+const steps = {};
+
+/** From the first second to the last, with everything on the way that a viewer may want. */
+async function watch() {
+  await plays("start", 2);
+  const { length } = await state();
+  await page.keyboard.press("7");
+  await plays("far seek", 0.7 * length + 1);
+  await page.keyboard.press("2");
+  await plays("back", 0.2 * length + 1);
+  const sounds = await page.locator("#audio option").allTextContents();
+  await page.selectOption("#audio", "1");
+  await plays("other sound", (await state()).at + 2);
+  const texts = await page.locator("#subtitles option").allTextContents();
+  await page.selectOption("#subtitles", "0");
+  await page.waitForFunction(() =>
+    [...document.getElementById("video").textTracks].some((track) => track.mode === "showing" && track.cues.length > 0),
+  );
+  await plays("subtitles", (await state()).at + 1);
+  await page.keyboard.press("9");
+  await plays("near the end", 0.9 * length + 1);
+  await page.waitForFunction(() => document.getElementById("video").ended);
+  const end = await state();
+  assert.equal(end.failure, null);
+  assert(Math.abs(end.at - length) < 0.1, `it ended at ${end.at} of ${length}`);
+  // What was chosen stays chosen over seeks.
+  assert.equal(end.audio, "1");
+  assert.equal(end.subtitles, "0");
+  assert.deepEqual(end.seen, { emptied: 0, error: 0, seeking: 3 }, "three seeks were asked for, and nothing failed");
+  assert.deepEqual(faults, []);
+  return { milliseconds: steps, sounds, texts, dropped: end.dropped, length };
+}
+
+/** A film that a browser cannot play. */
+async function refused() {
+  await page.locator("#failure").waitFor();
+  const text = (id) => page.locator(id).textContent();
+  return { words: await text("#failure-words"), command: await text("#failure-command") };
+}
+
+try {
+  await page.goto(address);
+  await page.getByRole("button", { name: torrent, exact: true }).click();
+  await page.getByRole("link", { name: /^Play / }).first().click();
+  const seen = scene === "refused" ? await refused() : await watch();
+  if (process.env.SCREENSHOT) await page.screenshot({ path: process.env.SCREENSHOT });
+  console.log(JSON.stringify(seen));
+} finally {
+  await browser.close();
+}

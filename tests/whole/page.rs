@@ -1,0 +1,97 @@
+//! The player page in a browser: Chromium, used as a viewer uses it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::media::{self, Film};
+use crate::support::swarm::{Libtorrent, free_address};
+use crate::support::torrents::Torrent;
+use crate::support::trials::Trial;
+use crate::support::{DaemonOptions, Work, limited, report, run};
+
+/// Longer than a viewer needs on a busy machine; each of his steps has a limit of its own.
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// What stands in every address of the page, so that one which is not relative leads nowhere.
+const TOKEN: &str = "0123456789abcdef";
+
+/// "hls.js in headless Chromium on our page: start, far seek, back, audio switch, subtitles, to the end, with no fatal
+/// error, no hole, no dropped state."
+#[test]
+fn a_viewer_sees_a_film_to_its_end() {
+    limited(LIMIT, || {
+        let seen = viewed(&Trial::ManyTracks.torrent(), "plays");
+        assert_eq!(seen["sounds"].as_array().map(Vec::len), Some(2), "{seen}");
+        assert_eq!(
+            seen["texts"].as_array().map(Vec::len),
+            Some(4),
+            "three and none: {seen}"
+        );
+        report(&format!("the viewer's steps in ms: {}", seen["milliseconds"]));
+    });
+}
+
+/// "What cannot be copied to browsers answers 422 with the reason in words", and the page shows it, with a way out.
+#[test]
+fn a_viewer_is_told_why_a_film_does_not_play() {
+    limited(LIMIT, || {
+        let film = media::film(Film::Avi);
+        let seen = viewed(&film, "refused");
+        let words = seen["words"].as_str().unwrap_or_default();
+        assert!(words.contains("AVI") || words.contains("index"), "no reason: {seen}");
+        let command = seen["command"].as_str().unwrap_or_default();
+        assert!(command.starts_with("mpv 'http://127.0.0.1:"), "{command}");
+        assert!(command.contains(&format!("/t/{TOKEN}/files/")), "{command}");
+    });
+}
+
+/// What a viewer saw who opened the only film of this torrent on the page.
+#[track_caller]
+fn viewed(torrent: &Torrent, scene: &str) -> Value {
+    let work = Work::new();
+    let seeder = Libtorrent::seed(&[torrent]);
+    let address = free_address();
+    let _daemon = DaemonOptions::new(&work)
+        .option("--http", &address.to_string())
+        .option("--http-token", TOKEN)
+        .torrent(torrent)
+        .peer(seeder.address)
+        .start();
+    let mut viewer = Command::new("node");
+    viewer
+        .arg(driver().join("page.mjs"))
+        .arg(format!("http://{address}/t/{TOKEN}/"))
+        .arg(&torrent.name)
+        .arg(scene);
+    // The browser ends with the driver, and what it writes goes with the test.
+    viewer
+        .env("TMPDIR", work.directory("browser"))
+        .env("HOME", work.directory("viewer"));
+    let text = run(&mut viewer, LIMIT - Duration::from_secs(20)).ok().text();
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// Where the driver lies, beside what it imports: in the build directory, so that `cargo clean` takes it too.
+fn driver() -> PathBuf {
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    let _alone = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/whole");
+    let to = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("test-browser");
+    fs::create_dir_all(&to).expect("a directory for the driver");
+    let lock = |folder: &Path| fs::read(folder.join("package-lock.json")).ok();
+    let installed = to.join("node_modules/.package-lock.json").exists() && lock(&to) == lock(&from);
+    for name in ["package.json", "package-lock.json", "page.mjs"] {
+        fs::copy(from.join(name), to.join(name)).expect("the driver is copied");
+    }
+    if !installed {
+        let mut npm = Command::new("npm");
+        npm.args(["ci", "--ignore-scripts", "--prefer-offline", "--no-audit", "--no-fund"]);
+        run(npm.current_dir(&to), Duration::from_secs(120)).ok();
+    }
+    to
+}
