@@ -118,7 +118,14 @@ fn compare(name: &str, container: Container, track: &Track, probe: &Value) {
             .filter(|it| *it != "und")
             .map(str::to_owned)
     };
-    assert_eq!(track.language, tag("language"), "{at}");
+    // mkvmerge writes both, of which FFmpeg knows the older.
+    let language = track.language.as_deref().map(|language| match language {
+        "de" => "ger",
+        "fr" => "fre",
+        "es" => "spa",
+        language => language,
+    });
+    assert_eq!(language, tag("language").as_deref(), "{at}");
     assert_eq!(stream["disposition"]["default"], i32::from(track.default), "{at}");
     let packets = probe["packets"].as_array().expect("packets");
     let packets = packets.iter().filter(|packet| packet["stream_index"] == track.stream);
@@ -143,8 +150,8 @@ fn compare(name: &str, container: Container, track: &Track, probe: &Value) {
                 track.end
             );
         }
-        // What is stated is the end of all tracks.
-        Container::Matroska | Container::Webm => assert!(track.end >= last, "{at}: {} < {last}", track.end),
+        // What is stated is the end of all tracks; the padding at the end of Opus is not part of it.
+        Container::Matroska | Container::Webm => assert!(track.end + 20 >= last, "{at}: {} < {last}", track.end),
     }
     match &track.kind {
         Kind::Video(video) => {

@@ -3,6 +3,7 @@
 mod films;
 mod hostile;
 mod words;
+mod written;
 
 use std::collections::BTreeSet;
 use std::fs;
