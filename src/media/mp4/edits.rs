@@ -1,5 +1,5 @@
-//! Edit lists (ISO/IEC 14496-12 8.6.6), with the result that FFmpeg's demuxer comes to: what is cut away at the front stays,
-//! before the film, from the keyframe on that it needs.
+//! Edit lists (ISO/IEC 14496-12 8.6.6), with the result that FFmpeg's demuxer comes to: what is cut away at the front
+//! stays, before the film, from the keyframe on that it needs.
 
 use super::boxes::below;
 use super::samples::{Sample, Samples, Tables};
@@ -258,7 +258,8 @@ impl Walker<'_> {
         dts.saturating_add(self.shift).saturating_add(sample.composition)
     }
 
-    /// The samples from the last keyframe on that is shown no later than the edit begins; of sound from one second before.
+    /// The samples from the last keyframe on that is shown no later than the edit begins; of sound from one second
+    /// before.
     fn seek<'t>(&mut self, tables: &Tables<'t>, edit: Edit, timescale: u32) -> Result<Samples<'t>, MediaError> {
         let time = match self.walk {
             Walk::Audio => edit.media.saturating_sub(i64::from(timescale)).max(0),

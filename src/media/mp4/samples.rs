@@ -1,5 +1,5 @@
-//! The tables of samples (ISO/IEC 14496-12 8.6, 8.7), walked one sample at a time: a table may claim four milliard samples
-//! in sixteen bytes, so nothing is made of its counts.
+//! The tables of samples (ISO/IEC 14496-12 8.6, 8.7), walked one sample at a time: a table may claim four milliard
+//! samples in sixteen bytes, so nothing is made of its counts.
 
 use super::boxes::child;
 use crate::media::fields::{Fields, entry};
