@@ -1,6 +1,7 @@
 //! Real films through real FFmpeg, from every place at which a run can begin.
 
 mod films;
+pub(super) mod indexes;
 
 use films::{Film, Given, Output, Packet};
 
