@@ -21,7 +21,7 @@ export class Player {
   #waits = null;
   #idle = null;
   #left = 0;
-  #preferred = false;
+  #preferred = new Set();
   #timeline = new Timeline((seconds) => this.seek(seconds));
 
   constructor() {
@@ -96,7 +96,7 @@ export class Player {
 
   #load(at) {
     element("failure").hidden = true;
-    this.#preferred = false;
+    this.#preferred.clear();
     this.#report = this.#refused = null;
     this.#timeline.here([]);
     this.#length(0);
@@ -224,8 +224,9 @@ export class Player {
   #tracks() {
     if (!this.#engine) return;
     const { audio, subtitles } = this.#engine.tracks;
-    this.#prefer(audio, subtitles);
     this.#offer(audio, subtitles);
+    this.#prefer("audio", audio);
+    this.#prefer("subtitles", subtitles);
   }
 
   #offer(audio, subtitles) {
@@ -237,14 +238,14 @@ export class Player {
     element("subtitles").disabled = subtitles.length === 0;
   }
 
-  /** Once for each film: the languages that were chosen before. */
-  #prefer(audio, subtitles) {
-    if (this.#preferred || audio.length + subtitles.length === 0) return;
-    this.#preferred = true;
-    const [sound, text] = [choice("audio", null), choice("subtitles", null)];
-    const spoken = audio.findIndex((track) => track.lang === sound);
-    if (sound && spoken >= 0 && !audio[spoken].chosen) this.#engine.choose("audio", spoken);
-    if (text !== null) this.#engine.choose("subtitles", text ? subtitles.findIndex((track) => track.lang === text) : -1);
+  /** Once for each film: the language that was chosen before, or no subtitles. */
+  #prefer(kind, tracks) {
+    if (this.#preferred.has(kind) || tracks.length === 0) return;
+    this.#preferred.add(kind);
+    const lang = choice(kind, null);
+    const index = tracks.findIndex((track) => lang && track.lang === lang);
+    const chosen = tracks.findIndex((track) => track.chosen);
+    if (index !== chosen && (index >= 0 || (kind === "subtitles" && lang === ""))) this.#engine.choose(kind, index);
   }
 
   #choose(kind, index) {
