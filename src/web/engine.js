@@ -102,8 +102,8 @@ class WithHls {
   }
 
   #fail(words) {
-    this.close();
     this.#told.failed(words);
+    this.close();
   }
 
   /** What can be chosen: `[{ name, lang, chosen }]` each. */

@@ -21,6 +21,7 @@ export class Player {
   #waits = null;
   #idle = null;
   #left = 0;
+  #failedAt = 0;
   #preferred = new Set();
   #timeline = new Timeline((seconds) => this.seek(seconds));
 
@@ -44,6 +45,7 @@ export class Player {
     element("failure-command").textContent = `mpv '${raw}'\nvlc '${raw}'`;
     element("player").hidden = false;
     element("player").scrollIntoView({ block: "start" });
+    element("play").focus({ preventScroll: true });
     this.#load(place(film));
   }
 
@@ -68,8 +70,7 @@ export class Player {
   }
 
   seek(seconds) {
-    const end = Number.isFinite(video.duration) ? video.duration : 0;
-    video.currentTime = Math.min(Math.max(0, seconds), Math.max(0, end - 0.1));
+    if (Number.isFinite(video.duration)) video.currentTime = Math.max(0, Math.min(seconds, video.duration - 0.1));
   }
 
   /** Does what a key says; whether it says anything. */
@@ -121,6 +122,7 @@ export class Player {
 
   #failed(words) {
     this.#engine = null;
+    this.#failedAt = video.currentTime;
     element("failure-words").textContent = words;
     element("failure").hidden = false;
     this.#wait();
@@ -136,10 +138,12 @@ export class Player {
     on(video, "volumechange", () => this.#loudness());
     on(video, "click", () => this.#toggle());
     on(video, "dblclick", () => this.#fullscreen());
+    // A button that was clicked keeps no focus, so that the space bar stays what it is.
+    on(element("controls"), "mousedown", (event) => event.target.closest("button") && event.preventDefault());
     on(element("play"), "click", () => this.#toggle());
     on(element("mute"), "click", () => (video.muted = !video.muted));
     on(element("fullscreen"), "click", () => this.#fullscreen());
-    on(element("again"), "click", () => this.#load(video.currentTime || place(this.film)));
+    on(element("again"), "click", () => this.#load(this.#failedAt || place(this.film)));
     on(element("volume"), "input", ({ target }) => {
       video.muted = false;
       video.volume = target.valueAsNumber;
@@ -198,7 +202,8 @@ export class Player {
   }
 
   #remember() {
-    if (!this.film || !Number.isFinite(video.duration)) return;
+    // Before its first picture a film stands at 0, wherever it is about to go on.
+    if (!this.film || video.seeking || video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) return;
     this.#left = video.currentTime;
     leave(this.film, video.currentTime, video.duration);
   }
