@@ -244,3 +244,72 @@ fn code(samples: &[Sample], next: Option<i64>) -> Result<(u64, Vec<Coded>), Frag
     });
     Ok((start, coded.collect::<Result<_, FragmentError>>()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn samples(pts: &[i64]) -> Vec<Sample> {
+        let sample = |&pts| Sample {
+            pts,
+            duration: 100,
+            size: 1,
+            flags: 0,
+        };
+        pts.iter().map(sample).collect()
+    }
+
+    fn decoded(pts: &[i64], next: Option<i64>) -> Vec<i64> {
+        let (start, coded) = code(&samples(pts), next).unwrap();
+        let mut times = vec![start as i64];
+        times.extend(coded.iter().scan(start as i64, |time, sample| {
+            *time += i64::from(sample.duration);
+            Some(*time)
+        }));
+        times
+    }
+
+    #[test]
+    fn decoding_begins_when_showing_begins() {
+        assert_eq!(decoded(&[1000, 1100, 1200], Some(1300)), [1000, 1100, 1200, 1300]);
+        assert_eq!(decoded(&[1000, 1100, 1200], None), [1000, 1100, 1200, 1300]);
+        // Reordered by two: the first times are a tick apart, and then each picture is decoded two places early.
+        let reordered = [1000, 1400, 1200, 1100, 1300, 1500];
+        assert_eq!(
+            decoded(&reordered, Some(1600)),
+            [1000, 1001, 1002, 1100, 1200, 1300, 1400]
+        );
+        // An open group: what is shown first is decoded second.
+        assert_eq!(decoded(&[1100, 1000, 1200], Some(1300)), [999, 1000, 1100, 1200]);
+    }
+
+    #[test]
+    fn hidden_pictures_are_crowded_before_the_first_that_is_seen() {
+        let mut hidden = samples(&[600, 900, 700, 800, 1100, 1000]);
+        hide_before(&mut hidden, 1000);
+        let pts: Vec<_> = hidden.iter().map(|sample| sample.pts).collect();
+        assert_eq!(pts, [996, 999, 997, 998, 1100, 1000]);
+        let mut all = samples(&[600, 700]);
+        hide_before(&mut all, 1000);
+        assert_eq!(all, samples(&[600, 700]));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_decoded_after_it_is_shown(
+            pts in prop::collection::btree_set(1000..100_000_i64, 1..60).prop_map(Vec::from_iter).prop_shuffle(),
+            next in prop::option::of(100_000..200_000_i64),
+        ) {
+            let (start, coded) = code(&samples(&pts), next).unwrap();
+            let mut time = start as i64;
+            for (sample, pts) in coded.iter().zip(&pts) {
+                prop_assert!(sample.duration > 0);
+                prop_assert!(sample.offset >= 0);
+                prop_assert_eq!(time + i64::from(sample.offset), *pts);
+                time += i64::from(sample.duration);
+            }
+        }
+    }
+}
