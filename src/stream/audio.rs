@@ -218,9 +218,9 @@ fn code(samples: &[Sample], after: Option<i64>) -> Vec<Coded> {
 /// The places of frames in a container whose clock is too coarse for them.
 ///
 /// Matroska rounds times to milliseconds, and FFmpeg smooths them again, differently in every run. Frames of one length
-/// follow each other without a gap, so their true times are known from the first one's. Where a file has gaps, frames are
-/// off that grid by any amount; so thirds of a frame are taken, which is wider than all rounding (mkvmerge's laces, of
-/// which FFmpeg guesses the times within, are off by up to 2 ms) and finer than what anyone hears.
+/// follow each other without a gap, so their true times are known from the first one's. Where a file has gaps, frames
+/// are off that grid by any amount; so thirds of a frame are taken, which is wider than all rounding (mkvmerge's laces,
+/// of which FFmpeg guesses the times within, are off by up to 2 ms) and finer than what anyone hears.
 #[derive(Debug, Clone, Copy)]
 struct Grid {
     start: i64,

@@ -1,8 +1,8 @@
 //! Fragmented MP4 (ISO/IEC 14496-12): FFmpeg's fragments in, segments of ours out.
 //!
-//! What comes in was made of a stranger's file by a program that may have been taken over, so nothing is believed: no box
-//! is nested deeper than is looked for, none is larger than its limit, and nothing is reserved by a size that is only
-//! claimed.
+//! What comes in was made of a stranger's file by a program that may have been taken over, so nothing is believed: no
+//! box is nested deeper than is looked for, none is larger than its limit, and nothing is reserved by a size that is
+//! only claimed.
 
 use bytes::{Buf, Bytes, BytesMut};
 use mp4_atom::{DecodeAtom, Encode, FourCC, Header, Mdhd, Mfhd, Moof, Tfdt, Tfhd, Traf, Trun, TrunEntry};
@@ -293,8 +293,8 @@ pub(super) struct Coded {
     pub(super) offset: i32,
 }
 
-/// One segment: a `moof` and a `mdat`. Its bytes depend on nothing but the arguments. Without samples it only says when it
-/// would begin.
+/// One segment: a `moof` and a `mdat`. Its bytes depend on nothing but the arguments. Without samples it only says when
+/// it would begin.
 ///
 /// # Errors
 /// It would be larger than [`LARGEST_FRAGMENT`].

@@ -16,8 +16,8 @@ const LARGEST: usize = 4 << 20;
 /// pictures that they belong to, about.
 const INTERLEAVE_S: f64 = 1.0;
 
-/// A cue that began longer before a segment is not in it, though it may last: whether a run has read it depends on where
-/// the run began, and a segment's bytes must not.
+/// A cue that began longer before a segment is not in it, though it may last: whether a run has read it depends on
+/// where the run began, and a segment's bytes must not.
 const LONGEST_MS: i64 = (SUBTITLE_LEAD_S * 1000.0) as i64;
 
 /// Times in the cues are the film's; [`OFFSET_S`](super::cutter::OFFSET_S) is added to those of the video.

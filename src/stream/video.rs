@@ -84,7 +84,7 @@ impl VideoCutter {
     fn take(&mut self, mut fragment: Fragment, cuts: &mut Vec<Cut>) -> Result<(), CutError> {
         // Where FFmpeg had to guess decoding times, it moves pictures by a tick or two of its own, finer clock.
         let finer = i64::from(self.timescale / self.ticks.max(1));
-        if finer > 1 && self.timescale % self.ticks == 0 {
+        if finer > 1 && self.timescale.is_multiple_of(self.ticks) {
             for sample in &mut fragment.samples {
                 sample.pts = sample.pts.saturating_add(finer / 2).div_euclid(finer) * finer;
             }
@@ -196,8 +196,8 @@ fn reordering(samples: &[Sample]) -> (usize, Vec<i64>) {
     (delay, order.into_iter().map(|at| samples[at].pts).collect())
 }
 
-/// Pictures that an edit list hides, before `zero`, have to be decoded for those after them. They keep their order and are
-/// crowded into the few ticks before the first one that is to be seen.
+/// Pictures that an edit list hides, before `zero`, have to be decoded for those after them. They keep their order and
+/// are crowded into the few ticks before the first one that is to be seen.
 fn hide_before(samples: &mut [Sample], zero: i64) {
     let Some(seen) = samples.iter().map(|sample| sample.pts).filter(|pts| *pts >= zero).min() else {
         return;
@@ -210,9 +210,9 @@ fn hide_before(samples: &mut [Sample], zero: i64) {
 }
 
 /// Decoding times for samples in the order of decoding, from their presentation times alone: FFmpeg's own depend on
-/// where a run began. The first is decoded when the first is shown, since some players place a segment by the one and some by
-/// the other; or a tick for each picture earlier that is decoded before the first one that is shown (in open groups). No
-/// sample is decoded after it is shown.
+/// where a run began. The first is decoded when the first is shown, since some players place a segment by the one and
+/// some by the other; or a tick for each picture earlier that is decoded before the first one that is shown (in open
+/// groups). No sample is decoded after it is shown.
 fn code(samples: &[Sample], next: Option<i64>) -> Result<(u64, Vec<Coded>), FragmentError> {
     let impossible = |_| FragmentError::Malformed("times that are too far apart");
     let (delay, shown) = reordering(samples);

@@ -79,8 +79,8 @@ fn call(program: &str, folder: &Path, words: &str) {
 }
 
 impl Film {
-    /// Made by commands, one a line, of which the last makes the film `name`. `ffmpeg` stands for more than it says, `V`
-    /// and `A` are pictures and sound of 14 s.
+    /// Made by commands, one a line, of which the last makes the film `name`. `ffmpeg` stands for more than it says,
+    /// `V` and `A` are pictures and sound of 14 s.
     pub(super) fn made(name: &str, commands: &str) -> Film {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("subtitles.srt"), subtitles()).unwrap();
@@ -108,8 +108,8 @@ impl Film {
         }
     }
 
-    /// Runs FFmpeg from where segment `begun` wants it, and cuts from segment `first` on. `pieces` is how much of each pipe
-    /// is given at once.
+    /// Runs FFmpeg from where segment `begun` wants it, and cuts from segment `first` on. `pieces` is how much of each
+    /// pipe is given at once.
     pub(super) fn run(&self, begun: u32, first: u32, pieces: usize) -> Given {
         self.run_from(self.timeline.start_job(begun), begun, first, pieces)
     }

@@ -166,8 +166,8 @@ fn matroska_by_ffmpeg() {
     );
 }
 
-/// mkvmerge puts eight frames of sound into one block, and FFmpeg guesses the times of all but the first from a length in
-/// whole milliseconds. What is served has their true times, as the file tells that the merged one was made of.
+/// mkvmerge puts eight frames of sound into one block, and FFmpeg guesses the times of all but the first from a length
+/// in whole milliseconds. What is served has their true times, as the file tells that the merged one was made of.
 #[test]
 fn matroska_by_mkvmerge() {
     let make = format!("ffmpeg V24 A44 {X264} -g 48 -c:a aac -b:a 48k film.mkv\nmkvmerge -q -o merged.mkv film.mkv");
