@@ -464,16 +464,22 @@ mod tests {
         }
     }
 
+    const KINDS: [&[u8; 4]; 9] = [
+        b"ftyp", b"moov", b"moof", b"mdat", b"traf", b"tfhd", b"tfdt", b"trun", b"free",
+    ];
+
     proptest! {
         #[test]
         fn nothing_breaks_it(
             boxes in prop::collection::vec(
-                (prop::sample::select(vec![b"ftyp", b"moov", b"moof", b"mdat", b"traf", b"tfhd", b"tfdt", b"trun", b"free"]),
-                 prop::collection::vec(any::<u8>(), 0..60)), 0..12),
+                (prop::sample::select(&KINDS[..]), prop::collection::vec(any::<u8>(), 0..60)),
+                0..12,
+            ),
             tail in prop::collection::vec(any::<u8>(), 0..40),
         ) {
             // Each inside of the one before it, and behind one another.
-            let nested = boxes.iter().rev().fold(tail.clone(), |inner, (kind, body)| boxed(kind, &[body, &inner[..]].concat()));
+            let inside = |inner: Vec<u8>, (kind, body): &(&[u8; 4], Vec<u8>)| boxed(kind, &[body, &inner[..]].concat());
+            let nested = boxes.iter().rev().fold(tail.clone(), inside);
             let flat = boxes.iter().flat_map(|(kind, body)| boxed(kind, body)).chain(tail).collect::<Vec<_>>();
             for bytes in [nested, flat] {
                 let _ = FragmentReader::default().push(&bytes);

@@ -228,8 +228,8 @@ fn video(index: &Index) -> Result<Rendition, NotPlayable> {
                 track.codec
             ),
             (codec, _) => format!(
-                "The video of this file is {codec}. Only H.264, HEVC, AV1 and VP9 can be copied for players; this one would \
-                 have to be encoded anew, which is not done yet."
+                "The video of this file is {codec}. Only H.264, HEVC, AV1 and VP9 can be copied for players; this \
+                 one would have to be encoded anew, which is not done yet."
             ),
         };
         why.get_or_insert(refused);

@@ -300,7 +300,10 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn nothing_breaks_it_and_pieces_do_not_matter(
-            words in proptest::collection::vec("(\\PC|[0-9:.\r\n]| --> |\n\n|00:0[0-9].000 --> 00:1[0-9].500\n){0,4}", 0..20),
+            words in proptest::collection::vec(
+                "(\\PC|[0-9:.\r\n]| --> |\n\n|00:0[0-9].000 --> 00:1[0-9].500\n){0,4}",
+                0..20,
+            ),
             size in 1..30_usize,
         ) {
             let bytes = words.concat().into_bytes();
