@@ -20,8 +20,8 @@ pub(super) const FAR: u32 = 8;
 /// request begins a run of its own.
 const YOUNG: Duration = Duration::from_secs(10);
 
-/// A player that asks for nothing for so long is not playing: it would ask every 4 s.
-const SETTLED: Duration = Duration::from_secs(10);
+/// A player that asks for nothing for so long does not play, or has enough: it would ask every 4 s.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// A track that stays so far behind the leading one has gaps or has ended, and holds nobody up unless it is asked for.
 /// Twice the interleaving that is met in files.
