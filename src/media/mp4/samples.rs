@@ -293,3 +293,62 @@ impl Iterator for Samples<'_> {
         Some(sample)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full(kind: &[u8; 4], fields: &[u32]) -> Vec<u8> {
+        let mut bytes = (12 + 4 * fields.len() as u32).to_be_bytes().to_vec();
+        bytes.extend(kind);
+        bytes.extend([0; 4]);
+        bytes.extend(fields.iter().flat_map(|field| field.to_be_bytes()));
+        bytes
+    }
+
+    #[test]
+    fn samples_lie_in_chunks_beyond_four_gibibytes() {
+        let stbl = [
+            full(b"stts", &[2, 3, 10, 2, 20]),
+            full(b"ctts", &[3, 1, 5, 0, 9, 4, -5_i32 as u32]),
+            full(b"stsz", &[0, 5, 100, 200, 300, 400, 500]),
+            full(b"stsc", &[2, 1, 2, 1, 2, 1, 1]),
+            full(b"co64", &[4, 1, 0, 2, 0, 0, 7, 0, 8]),
+            full(b"stss", &[2, 1, 4]),
+        ];
+        let stbl = stbl.concat();
+        let tables = Tables::read(&stbl).expect("tables");
+        let samples: Vec<Sample> = tables.samples().collect();
+        let gib = 1_u64 << 32;
+        let places = [gib, gib + 100, 2 * gib, 7, 8];
+        assert_eq!(samples.iter().map(|sample| sample.place).collect::<Vec<_>>(), places);
+        assert_eq!(
+            samples.iter().map(|sample| sample.dts).collect::<Vec<_>>(),
+            [0, 10, 20, 30, 50]
+        );
+        let offsets: Vec<i64> = samples.iter().map(|sample| sample.composition).collect();
+        assert_eq!(offsets, [5, -5, -5, -5, -5]);
+        let sync: Vec<bool> = samples.iter().map(|sample| sample.sync).collect();
+        assert_eq!(sync, [true, false, false, true, false]);
+        assert_eq!((tables.total(), tables.bytes()), ((70, 5), 1500));
+    }
+
+    #[test]
+    fn sizes_may_be_half_bytes() {
+        let mut sizes = full(b"stz2", &[4, 3]);
+        sizes.extend([0x12, 0x30]);
+        let length = sizes.len() as u32;
+        sizes[..4].copy_from_slice(&length.to_be_bytes());
+        let stbl = [
+            full(b"stts", &[1, 3, 1]),
+            sizes,
+            full(b"stsc", &[1, 1, 3, 1]),
+            full(b"stco", &[1, 1000]),
+        ];
+        let stbl = stbl.concat();
+        let tables = Tables::read(&stbl).expect("tables");
+        let places: Vec<u64> = tables.samples().map(|sample| sample.place).collect();
+        assert_eq!((places, tables.bytes()), (vec![1000, 1001, 1003], 6));
+        assert!(tables.samples().all(|sample| sample.sync));
+    }
+}
