@@ -45,8 +45,8 @@ pub(in crate::media) fn vp9(config: &[u8]) -> Option<Picture> {
     Some(vp9_picture(profile, level, depth))
 }
 
-/// Matroska seldom has a configuration for VP9: the profile from the depth of the colours, the lowest level from size and
-/// rate (the table of levels on webmproject.org).
+/// Matroska seldom has a configuration for VP9: the profile from the depth of the colours, the lowest level from size
+/// and rate (the table of levels on webmproject.org).
 pub(in crate::media) fn vp9_guess(
     private: &[u8],
     size: (u32, u32),
@@ -72,8 +72,8 @@ pub(in crate::media) fn vp9_guess(
     vp9_picture(profile.unwrap_or(if depth > 8 { 2 } else { 0 }), level, depth)
 }
 
-/// Of the first picture of a video (VP9 bitstream specification 6.2), whose profile and depth no header of Matroska has.
-/// None where it is none that can be decoded alone.
+/// Of the first picture of a video (VP9 bitstream specification 6.2), whose profile and depth no header of Matroska
+/// has. None where it is none that can be decoded alone.
 pub(in crate::media) fn vp9_frame(frame: &[u8], video: &Video) -> Option<Picture> {
     const SYNC: u32 = 0x49_8342;
     let mut bits = Bits::new(frame);

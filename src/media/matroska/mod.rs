@@ -171,8 +171,8 @@ fn first_keyframe(track: &Track) -> Option<i64> {
     }
 }
 
-/// At least when the last keyframe's pictures end, if they are as many as those of the others: for a file that does not say
-/// how long it is.
+/// At least when the last keyframe's pictures end, if they are as many as those of the others: for a file that does
+/// not say how long it is.
 fn last_keyframe(track: &Track) -> i64 {
     let Kind::Video(video) = &track.kind else { return 0 };
     match video.keyframes[..] {

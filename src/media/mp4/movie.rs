@@ -220,7 +220,8 @@ fn handler_name(hdlr: &[u8]) -> Option<String> {
     (!meaningless).then_some(name)
 }
 
-/// Whether a track has the role of subtitles that are always shown (`kind`, ISO/IEC 14496-12 8.10.4; the roles of DASH).
+/// Whether a track has the role of subtitles that are always shown (`kind`, ISO/IEC 14496-12 8.10.4; the roles of
+/// DASH).
 fn forced(trak: &[u8]) -> bool {
     let udta = child(trak, b"udta").unwrap_or_default();
     let mut roles = Boxes(udta).filter(|(kind, _)| kind == b"kind").filter_map(|(_, body)| {

@@ -1,5 +1,5 @@
-//! The tables of samples (ISO/IEC 14496-12 8.6, 8.7), walked one sample at a time: a table may claim four milliard samples
-//! in sixteen bytes, so nothing is made of its counts.
+//! The tables of samples (ISO/IEC 14496-12 8.6, 8.7), walked one sample at a time: a table may claim four milliard
+//! samples in sixteen bytes, so nothing is made of its counts.
 
 use super::boxes::child;
 use crate::media::fields::{Fields, entry};
@@ -153,6 +153,7 @@ impl<'a> Tables<'a> {
             place: 0,
             sync: 0,
             partial_sync: 0,
+            work: 0,
         }
     }
 }
@@ -197,8 +198,9 @@ struct Run {
 
 impl Run {
     /// The value for the next sample; entries of no samples are passed, each once.
-    fn step(&mut self, read: impl Fn(usize) -> Option<(u32, i64)>) -> Option<i64> {
+    fn step(&mut self, work: &mut u64, read: impl Fn(usize) -> Option<(u32, i64)>) -> Option<i64> {
         while self.left == 0 {
+            *work += 1;
             (self.left, self.value) = read(self.next)?;
             self.next += 1;
         }
@@ -221,9 +223,15 @@ pub(super) struct Samples<'a> {
     place: u64,
     sync: usize,
     partial_sync: usize,
+    work: u64,
 }
 
 impl Samples<'_> {
+    /// Entries of tables looked at since the last call; those of no samples count too.
+    pub(super) fn work(&mut self) -> u64 {
+        std::mem::take(&mut self.work)
+    }
+
     /// Enters the next chunk that has samples.
     fn enter_chunk(&mut self) -> Option<()> {
         let group = |n: usize| {
@@ -263,14 +271,16 @@ impl Iterator for Samples<'_> {
     fn next(&mut self) -> Option<Sample> {
         let tables = self.tables;
         let size = tables.sizes.of(self.number)?;
+        self.work += 1;
         while self.chunk_left == 0 {
+            self.work += 1;
             self.enter_chunk()?;
         }
         self.chunk_left -= 1;
         let ticks = |n| duration(tables.durations, n).map(|(count, ticks)| (count, i64::from(ticks)));
-        let duration = self.duration.step(ticks)?;
+        let duration = self.duration.step(&mut self.work, ticks)?;
         let composition = match tables.offsets {
-            Some(table) => self.offset.step(|n| offset(table, n)).unwrap_or(0),
+            Some(table) => self.offset.step(&mut self.work, |n| offset(table, n)).unwrap_or(0),
             None => 0,
         };
         let sync = match tables.sync {

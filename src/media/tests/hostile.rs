@@ -79,13 +79,21 @@ fn damaged_films_do_no_harm() {
     run.expect("no film does harm");
 }
 
+/// With which noise is taken for a film.
+const HEADS: [&[u8]; 4] = [
+    b"",
+    b"\0\0\0\x08ftyp",
+    b"\x1a\x45\xdf\xa3\x80\x18\x53\x80\x67\xff",
+    b"\0\0\0\0moov",
+];
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn noise_does_no_harm(
         noise in prop::collection::vec(any::<u8>(), 0..4096),
-        head in prop::sample::select(vec![&b""[..], b"\0\0\0\x08ftyp", b"\x1a\x45\xdf\xa3\x80\x18\x53\x80\x67\xff", b"\0\0\0\0moov"]),
+        head in prop::sample::select(HEADS.to_vec()),
         more in prop::sample::select(vec![0_u64, 1 << 20, 1 << 40]),
     ) {
         let mut film = InMemory::new([head, &noise].concat());
@@ -115,10 +123,7 @@ fn a_table_that_claims_milliards_of_samples_ends() {
     patch(b"stss", 8, &[u32::MAX]);
     let began = Instant::now();
     let result = index_of(&InMemory::new(film));
-    assert!(
-        matches!(result, Err(MediaError::TooLarge { what: "samples", .. })),
-        "{result:?}"
-    );
+    assert!(matches!(result, Err(MediaError::TooLarge { .. })), "{result:?}");
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
