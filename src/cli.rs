@@ -14,6 +14,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
 use crate::config::{self, Config, Limit, Listen, LogFormat, Settings, Surroundings};
+use crate::ffmpeg::confinement::{self, Rules};
 use crate::torrents::{Download, Floor};
 use crate::{daemon, demo, doctor};
 
@@ -123,6 +124,9 @@ enum Command {
     /// Print the manual page
     #[command(after_help = help::MAN)]
     Man,
+    /// Give up what FFmpeg does not need, and become it; the mount starts FFmpeg so
+    #[command(hide = true)]
+    Confine(ConfineArguments),
 }
 
 /// A torrent of the library.
@@ -222,6 +226,26 @@ struct MountArguments {
     umask: Option<u16>,
 }
 
+/// What [`Rules::arguments`] says.
+#[derive(Debug, Args)]
+struct ConfineArguments {
+    /// The process that starts this, and that it does not outlive
+    #[arg(long, value_name = "PID")]
+    parent: u32,
+    /// Bytes of memory that it may use
+    #[arg(long, value_name = "BYTES")]
+    memory: u64,
+    /// How many files it may have open
+    #[arg(long, value_name = "NUMBER")]
+    files: u64,
+    /// The one file that it may read, beside its libraries
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// The program to become, and its arguments
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    program: Vec<OsString>,
+}
+
 /// Does what the command line says, and gives the status to exit with.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let line = match CommandLine::try_parse_from(arguments) {
@@ -305,6 +329,27 @@ fn perform(line: CommandLine) -> anyhow::Result<ExitCode> {
             io::stdout().write_all(&script)?;
         }
         Command::Man => io::stdout().write_all(&manual::page(CommandLine::command())?)?,
+        // Nothing was started yet that would be a second thread.
+        Command::Confine(confine) => {
+            let ConfineArguments {
+                parent,
+                memory,
+                files,
+                input,
+                program,
+            } = confine;
+            let rules = Rules {
+                parent,
+                input,
+                memory,
+                files,
+            };
+            let [program, arguments @ ..] = program.as_slice() else {
+                anyhow::bail!("there is no program to become");
+            };
+            let error = confinement::confine(&rules, program, arguments);
+            return Err(anyhow::Error::from(error).context(format!("{} cannot be confined", program.display())));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

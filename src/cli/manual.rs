@@ -20,7 +20,7 @@ pub(super) fn page(mut command: Command) -> io::Result<Vec<u8>> {
     writeln!(page, ".SH COMMANDS")?;
     for subcommand in command
         .get_subcommands()
-        .filter(|subcommand| subcommand.get_name() != "help")
+        .filter(|subcommand| subcommand.get_name() != "help" && !subcommand.is_hide_set())
     {
         // The options of every command stand above, once.
         let own = subcommand.clone().mut_args(|argument| {

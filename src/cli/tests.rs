@@ -129,7 +129,7 @@ fn every_command_teaches() {
 fn the_manual_has_every_command_and_option() {
     let page = String::from_utf8(manual::page(CommandLine::command()).unwrap()).unwrap();
     let command = CommandLine::command();
-    for subcommand in command.get_subcommands() {
+    for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
         assert!(
             page.contains(&format!(".SS \"magnetfs {}\"", subcommand.get_name())),
             "{}",
@@ -139,6 +139,7 @@ fn the_manual_has_every_command_and_option() {
             assert!(page.contains(&long.replace('-', "\\-")), "{long}");
         }
     }
+    assert!(!page.contains("confine"));
     assert!(page.contains("MAGNETFS_UPLOAD_LIMIT") && page.contains(".SH FILES"));
 }
 
@@ -152,4 +153,26 @@ fn a_cause_is_told_once() {
     assert_eq!(commands::words(&error).matches("`9` is not").count(), 1);
     let told = anyhow::Error::from(io::Error::other("cause")).context("what failed");
     assert_eq!(commands::words(&told), "what failed: cause");
+}
+
+/// What the launcher writes is what this reads, whatever the file is called.
+#[test]
+fn rules_arrive_as_they_were_given() {
+    let rules = Rules {
+        parent: 7,
+        input: "/mount/-- --memory=1 \n.mkv".into(),
+        memory: 1 << 30,
+        files: 64,
+    };
+    let program = ["--", "/usr/bin/ffmpeg", "-v", "error", "--parent=9"].map(OsString::from);
+    let line = [OsString::from("magnetfs")]
+        .into_iter()
+        .chain(rules.arguments())
+        .chain(program);
+    let Command::Confine(read) = CommandLine::try_parse_from(line).unwrap().command else {
+        panic!("another command")
+    };
+    assert_eq!((read.parent, read.memory, read.files), (7, 1 << 30, 64));
+    assert_eq!(read.input, rules.input);
+    assert_eq!(read.program, ["/usr/bin/ffmpeg", "-v", "error", "--parent=9"]);
 }

@@ -1,10 +1,11 @@
-//! FFmpeg, which the demo plays with.
+//! FFmpeg, which makes the streams and which the demo plays with, and what keeps it in.
 
 use std::time::Duration;
 
 use super::Finding;
 use super::child::{ask, find};
 use crate::config::Surroundings;
+use crate::ffmpeg::confinement::{self, Guard};
 
 /// FFmpeg starts in a moment; on a slow disk it loads a hundred libraries.
 const ASK_LIMIT: Duration = Duration::from_secs(10);
@@ -31,14 +32,37 @@ pub(super) fn examine(surroundings: &Surroundings) -> Vec<Finding> {
     if let Some(list) = said("ffmpeg", "-encoders") {
         findings.push(encoders(&list));
     }
+    let offered = confinement::offered();
+    findings.push(guard(
+        "FFmpeg's files",
+        offered.files,
+        "FFmpeg could read any file of its user, were it taken over by a film",
+    ));
+    findings.push(guard(
+        "FFmpeg's calls",
+        offered.calls,
+        "FFmpeg could reach the network, were it taken over by a film",
+    ));
     findings
+}
+
+/// What the kernel offers to keep FFmpeg in.
+fn guard(check: &'static str, guard: Guard, without: &str) -> Finding {
+    match guard {
+        Guard::Whole(what) | Guard::Part(what) => Finding::ok(check, format!("kept in by {what}")),
+        Guard::Missing(why) => Finding::warn(
+            check,
+            format!("{why}: {without}"),
+            "use a kernel of the distribution, 5.13 or newer",
+        ),
+    }
 }
 
 fn version(name: &'static str, said: Option<String>) -> Finding {
     let Some(said) = said else {
         return Finding::warn(
             name,
-            "not installed: the mount works without it, `magnetfs demo` does not",
+            "not installed: the mount works without it, streams over HTTP and `magnetfs demo` do not",
             INSTALL,
         );
     };
@@ -89,6 +113,17 @@ mod tests {
         assert_eq!(said("ffmpeg version 4.4.2 Copyright").level, Level::Warn);
         assert_eq!(said("ffmpeg version N-112233-gabc Copyright").level, Level::Ok);
         assert_eq!(version("ffprobe", None).level, Level::Warn);
+    }
+
+    #[test]
+    fn what_does_not_keep_it_in_is_said() {
+        let missing = guard("calls", Guard::Missing("none".to_owned()), "it could");
+        assert!(
+            missing.level == Level::Warn && missing.what == "none: it could",
+            "{missing:?}"
+        );
+        let part = guard("files", Guard::Part("some".to_owned()), "it could");
+        assert_eq!((part.level, part.what.as_str()), (Level::Ok, "kept in by some"));
     }
 
     #[test]

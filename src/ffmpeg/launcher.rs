@@ -79,15 +79,20 @@ impl Default for Limits {
     }
 }
 
-/// Starts FFmpegs. Clones share the thread; it ends with the last of them. Runs that are confined end with it too.
+/// Starts FFmpegs. Clones share the thread; it lives as long as any of them, and as any run: a confined run would end
+/// with it.
 #[derive(Debug, Clone)]
 pub struct Launcher {
     options: LauncherOptions,
-    orders: mpsc::Sender<Order>,
+    orders: Thread,
 }
 
+/// Keeps the thread alive.
+pub(super) type Thread = mpsc::Sender<Order>;
+
 /// A command to start, and who waits for it.
-struct Order {
+#[derive(Debug)]
+pub(super) struct Order {
     command: Command,
     reply: oneshot::Sender<io::Result<Started>>,
 }
@@ -130,7 +135,8 @@ impl Launcher {
         let order = Order { command, reply };
         self.orders.send(order).await.map_err(|_| FfmpegError::Stopped)?;
         let started = started.await.map_err(|_| FfmpegError::Stopped)?;
-        Ok(Run::new(started.map_err(FfmpegError::Start)?, outputs))
+        let started = started.map_err(FfmpegError::Start)?;
+        Ok(Run::new(started, outputs, self.orders.clone()))
     }
 
     fn prepare(&self, job: &Job) -> Result<(Command, Vec<pipe::Receiver>), FfmpegError> {

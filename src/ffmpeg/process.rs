@@ -19,6 +19,8 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
+use super::launcher::Thread;
+
 /// So much of what it said last is kept.
 const LAST_WORDS: usize = 4096;
 
@@ -57,6 +59,8 @@ pub struct Run {
     pub outputs: Vec<pipe::Receiver>,
     leash: Leash,
     ended: watch::Receiver<Option<Ended>>,
+    /// Its parent, as the kernel sees it.
+    _starter: Thread,
 }
 
 /// What is shared by a run and the threads that look after its process.
@@ -70,13 +74,14 @@ struct Handle {
 }
 
 impl Run {
-    pub(super) fn new(started: Started, outputs: Vec<pipe::Receiver>) -> Run {
+    pub(super) fn new(started: Started, outputs: Vec<pipe::Receiver>, starter: Thread) -> Run {
         let Started { pid, leash, ended } = started;
         Run {
             pid,
             outputs,
             leash,
             ended,
+            _starter: starter,
         }
     }
 
@@ -122,6 +127,7 @@ impl Handle {
 }
 
 /// A process that is looked after, before it has its outputs. Dropping it kills, like dropping a [`Run`].
+#[derive(Debug)]
 pub(super) struct Started {
     pid: u32,
     leash: Leash,
@@ -147,7 +153,7 @@ pub(super) fn look_after(mut child: Child) -> io::Result<Started> {
     let threads = || -> io::Result<()> {
         let (silent, drained) = mpsc::sync_channel(1);
         let listener = handle.clone();
-        thread("ffmpeg-stderr")?.spawn(move || {
+        thread("ffmpeg-stderr").spawn(move || {
             if let Some(stderr) = stderr {
                 listen(stderr, &listener.last_words);
             }
@@ -155,7 +161,7 @@ pub(super) fn look_after(mut child: Child) -> io::Result<Started> {
             let _ = silent.send(());
         })?;
         let (waiter, taken) = (handle.clone(), slot.clone());
-        thread("ffmpeg-wait")?.spawn(move || {
+        thread("ffmpeg-wait").spawn(move || {
             let Some(child) = taken.lock().take() else { return };
             let status = wait(child, &waiter.group);
             let _ = drained.recv_timeout(STDERR_GRACE);
@@ -177,20 +183,24 @@ pub(super) fn look_after(mut child: Child) -> io::Result<Started> {
     })
 }
 
-fn thread(name: &str) -> io::Result<thread::Builder> {
-    Ok(thread::Builder::new().name(name.to_owned()).stack_size(STACK))
+fn thread(name: &str) -> thread::Builder {
+    thread::Builder::new().name(name.to_owned()).stack_size(STACK)
 }
 
 /// Waits for the end, then clears what it may have left in its group, then reaps it: until that its number is its own.
 fn wait(mut child: Child, group: &Mutex<Option<Pid>>) -> io::Result<ExitStatus> {
     let pid = *group.lock();
-    if let Some(pid) = pid {
-        while waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
-            .is_err_and(|error| error == Errno::INTR)
-        {}
-    }
+    let ended = pid.is_some_and(|pid| {
+        loop {
+            match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+                Err(Errno::INTR) => {}
+                // Somebody else has reaped it: the number may be another's by now.
+                waited => break waited.is_ok(),
+            }
+        }
+    });
     let mut group = group.lock();
-    if let Some(pid) = group.take() {
+    if let Some(pid) = group.take().filter(|_| ended) {
         let _ = kill_process_group(pid, Signal::KILL);
     }
     child.wait()

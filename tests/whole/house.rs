@@ -124,6 +124,12 @@ fn the_library_knows_nothing_of_the_command_line() {
     }
 }
 
+#[test]
+fn ffmpeg_knows_nothing_of_the_other_rooms() {
+    let arrows = arrows();
+    assert!(arrows["ffmpeg"].is_empty(), "{:?}", arrows["ffmpeg"]);
+}
+
 /// Files that name this crate, of all below this directory.
 fn naming(directory: &str, name: &str) -> Vec<PathBuf> {
     let name = format!("{name}::");
@@ -150,6 +156,10 @@ fn outside_libraries_stop_at_their_door() {
     };
     kept_in("mount/src", "fuser", "fuse.rs");
     kept_in("src", "clap", "cli");
+    for name in ["landlock", "libc", "seccompiler"] {
+        kept_in("src", name, "ffmpeg/confinement/");
+    }
+    kept_in("src", "command_fds", "ffmpeg/launcher.rs");
     let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).expect("it");
     let (before, after) = manifest.split_once("[dev-dependencies]").expect("there are some");
     let session = "librqbit.workspace = true";

@@ -3,6 +3,7 @@
 mod bad_input;
 mod bytes;
 mod churn;
+mod containment;
 mod control;
 mod hang;
 mod house;
