@@ -133,8 +133,8 @@ impl Shelf {
         self.files.run_pending_tasks();
     }
 
-    /// Puts bytes there under this name, a plain file name. What stood there is replaced as a whole. What is larger than
-    /// the whole shelf is not kept.
+    /// Puts bytes there under this name, a plain file name. What stood there is replaced as a whole. What is larger
+    /// than the whole shelf is not kept.
     ///
     /// # Errors
     /// The disk is full or fails; then nothing has changed.

@@ -1,3 +1,7 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
 use super::*;
 
 const VIDEO: usize = 0;
@@ -50,6 +54,7 @@ impl Desk {
             track,
             part,
             local,
+            earlier: 0,
         };
         self.policy.ask(self.now, ask)
     }
@@ -168,7 +173,7 @@ fn a_run_is_read_until_every_track_is_30_s_ahead_of_its_viewer() {
     let (audio, _) = desk.ask(AUDIO, 9);
     assert_eq!(desk.orders(run), Orders { open, urgent: true });
     desk.policy.withdraw(audio);
-    assert_eq!(desk.orders(run).urgent, false);
+    assert!(!desk.orders(run).urgent);
     desk.policy.withdraw(want);
 }
 
