@@ -120,6 +120,7 @@ impl Films for Fake {
             tracks: Vec::new(),
             runs: 1,
             waiting: 0,
+            left_out: Vec::new(),
         })
     }
 }
