@@ -34,7 +34,7 @@ fn every_option_of_mount_is_a_key_and_every_key_an_option() {
 fn no_flag_is_dropped_on_the_way() {
     let all = "magnetfs mount /m --allow-other --data-dir /d --dht off --download whole --download-limit 2M \
                --free-space-floor 10G --gid 7 --listen 127.0.0.1:1 --log json --log-level debug --lsd off \
-               --peer 127.0.0.1:2 --read-deadline 9 --socket /s --trackers off --uid 8 --umask 077 \
+               --peer 127.0.0.1:2 --read-deadline 9 --seed always --socket /s --trackers off --uid 8 --umask 077 \
                --upload-limit 1M --upnp on";
     let line = CommandLine::try_parse_from(all.split_whitespace()).unwrap();
     let Command::Mount(mount) = &line.command else {
@@ -44,7 +44,7 @@ fn no_flag_is_dropped_on_the_way() {
     // `over` keeps what is said: a lower layer of other values must not shine through anywhere.
     let lower = "magnetfs mount /m --allow-other=off --data-dir /e --dht on --download on-demand --download-limit 3M \
                  --free-space-floor 11G --gid 9 --listen 127.0.0.1:3 --log text --log-level warn --lsd on \
-                 --peer 127.0.0.1:4 --read-deadline 10 --socket /t --trackers on --uid 10 --umask 070 \
+                 --peer 127.0.0.1:4 --read-deadline 10 --seed never --socket /t --trackers on --uid 10 --umask 070 \
                  --upload-limit 4M --upnp off";
     let other = CommandLine::try_parse_from(lower.split_whitespace()).unwrap();
     let Command::Mount(mount) = &other.command else {

@@ -10,10 +10,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::places::Surroundings;
 use super::values::{self, Limit, Listen, LogFormat, ValueError};
-use crate::torrents::{Download, Floor};
+use crate::torrents::{Download, Floor, Seeding};
 
 /// Every key, as it is written in the file. `--KEY` is the option and `MAGNETFS_KEY` the variable.
-pub const KEYS: [&str; 19] = [
+pub const KEYS: [&str; 20] = [
     "allow-other",
     "data-dir",
     "dht",
@@ -27,6 +27,7 @@ pub const KEYS: [&str; 19] = [
     "lsd",
     "peer",
     "read-deadline",
+    "seed",
     "socket",
     "trackers",
     "uid",
@@ -104,6 +105,7 @@ pub struct Settings {
     pub lsd: Option<bool>,
     pub peer: Vec<SocketAddr>,
     pub read_deadline: Option<Duration>,
+    pub seed: Option<Seeding>,
     pub socket: Option<PathBuf>,
     pub trackers: Option<bool>,
     pub uid: Option<u32>,
@@ -137,6 +139,7 @@ impl Settings {
             }
             "peer" => self.peer.push(values::peer(text()?)?),
             "read-deadline" => self.read_deadline = Some(values::seconds(text()?)?),
+            "seed" => self.seed = Some(values::seeding(text()?)?),
             "socket" => self.socket = Some(PathBuf::from(value)),
             "trackers" => self.trackers = Some(values::switch(text()?)?),
             "uid" => self.uid = Some(values::identity(text()?)?),
@@ -265,6 +268,7 @@ impl Settings {
             lsd: self.lsd.or(lower.lsd),
             peer: if self.peer.is_empty() { lower.peer } else { self.peer },
             read_deadline: self.read_deadline.or(lower.read_deadline),
+            seed: self.seed.or(lower.seed),
             socket: self.socket.or(lower.socket),
             trackers: self.trackers.or(lower.trackers),
             uid: self.uid.or(lower.uid),
@@ -310,7 +314,7 @@ mod tests {
     use super::*;
 
     /// A value for each key that is not its default.
-    const EXAMPLES: [(&str, &str); 19] = [
+    const EXAMPLES: [(&str, &str); 20] = [
         ("allow-other", "on"),
         ("data-dir", "/data"),
         ("dht", "off"),
@@ -324,6 +328,7 @@ mod tests {
         ("lsd", "off"),
         ("peer", "127.0.0.1:7000"),
         ("read-deadline", "9"),
+        ("seed", "always"),
         ("socket", "/run/socket"),
         ("trackers", "off"),
         ("uid", "8"),

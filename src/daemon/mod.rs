@@ -184,7 +184,7 @@ async fn until_ended(
     }
 }
 
-async fn stop(mount: Mount, library: &Library) -> anyhow::Result<()> {
+async fn stop(mount: Mount, library: &Arc<Library>) -> anyhow::Result<()> {
     mount.fail_reads();
     let unmounting = tokio::task::spawn_blocking(move || mount.stop());
     let ((), unmounted) = tokio::join!(library.stop(), unmounting);
@@ -221,6 +221,7 @@ fn library_options(config: &Config, mountpoint: &Path) -> LibraryOptions {
         mountpoint: mountpoint.to_owned(),
         socket: config.socket.clone(),
         download: config.download,
+        seed: config.seed,
         floor: config.free_space_floor,
         engine: EngineOptions {
             listen: config.listen,
@@ -228,8 +229,8 @@ fn library_options(config: &Config, mountpoint: &Path) -> LibraryOptions {
             lsd: config.lsd,
             upnp: config.upnp,
             trackers: config.trackers,
-            upload_limit: config.upload_limit,
-            download_limit: config.download_limit,
+            upload_limit: config.upload_limit.map(Into::into),
+            download_limit: config.download_limit.map(Into::into),
             // The library has a place for it.
             state_dir: PathBuf::new(),
         },

@@ -39,6 +39,8 @@ pub struct TorrentOptions {
     pub private: bool,
     /// Peers that are known to have it.
     pub peers: Vec<SocketAddr>,
+    /// Peers that it had when it was last here, as its [`Status`] named them.
+    pub remembered: Vec<SocketAddr>,
     /// Tiers of announce URLs.
     pub trackers: Vec<Vec<String>>,
     /// Whether all of it is fetched, rarest first, below everything that is read.

@@ -46,6 +46,8 @@ const TICK: Duration = Duration::from_secs(1);
 const MEETING: Duration = Duration::from_secs(60);
 /// What trackers are given to hear that we leave.
 const FAREWELL: Duration = Duration::from_millis(300);
+/// How often it is noted which peers are worth trying first another time.
+const REMEMBER: Duration = Duration::from_secs(5);
 /// Connections begun with one address.
 const PER_ADDRESS: usize = 4;
 
@@ -81,6 +83,8 @@ pub(super) struct Owner {
     found: mpsc::Receiver<Found>,
     actions: Vec<Action>,
     last_tick: (Instant, u64, u64),
+    /// When it was last noted whom to try first another time.
+    remembered: Instant,
     /// A read waits where none did: somebody may have to be dialled for it.
     hungry: bool,
     /// When the book has somebody to dial, as far as is known.
@@ -124,6 +128,7 @@ impl Owner {
         };
         let mut book = Book::new(options.private, PER_ADDRESS, seed);
         book.add(Instant::now(), options.peers.iter().copied(), Source::Given);
+        book.add(Instant::now(), options.remembered.iter().copied(), Source::Remembered);
         Owner {
             clock: tokio::time::Instant::now(),
             assembly: Arc::new(Assembly::new(shape, options.storage.clone())),
@@ -146,6 +151,7 @@ impl Owner {
             peers: HashMap::new(),
             actions: Vec::new(),
             last_tick: (Instant::now(), 0, 0),
+            remembered: Instant::now(),
             hungry: false,
             dial_due: None,
             uploaded: 0,
@@ -200,6 +206,7 @@ impl Owner {
                 self.dial();
             }
         }
+        self.remember();
         self.peers.clear();
         if let Some(announcer) = self.announcer.take() {
             announcer.stop(FAREWELL).await;
@@ -556,6 +563,9 @@ impl Owner {
         let counts = self.book.counts();
         self.status.known.store(counts.known, Ordering::Relaxed);
         self.status.dialing.store(counts.dialing, Ordering::Relaxed);
+        if self.remembered.elapsed() >= REMEMBER {
+            self.remember();
+        }
         self.dial();
         if self.readers.waiting() > 0
             && self.peers.len() < FEW_PEERS
@@ -574,6 +584,12 @@ impl Owner {
                 }
             }
         }
+    }
+
+    /// Notes whom to try first another time.
+    fn remember(&mut self) {
+        *self.status.remembered.lock() = self.book.remembered();
+        self.remembered = Instant::now();
     }
 
     fn choke(&mut self) {

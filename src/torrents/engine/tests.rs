@@ -163,7 +163,14 @@ async fn engine_at(listen: Option<SocketAddr>) -> Bench {
 
 impl Bench {
     async fn enter(&self, store: &Arc<Store>, peers: &[SocketAddr]) -> Arc<Swarm> {
-        Arc::new(self.engine.enter(store.clone(), peers, &[], false).unwrap())
+        Arc::new(self.engine.enter(store.clone(), named(peers), false).unwrap())
+    }
+}
+
+fn named(peers: &[SocketAddr]) -> Contacts {
+    Contacts {
+        peers: peers.to_vec(),
+        ..Contacts::default()
     }
 }
 
@@ -475,7 +482,10 @@ async fn a_swarm_fetches_all_of_a_torrent_that_is_wanted_whole() {
     let bench = engine().await;
     let place = Place::new(&made);
     let store = place.open(&made);
-    let swarm = bench.engine.enter(store.clone(), &[seeder.address], &[], true).unwrap();
+    let swarm = bench
+        .engine
+        .enter(store.clone(), named(&[seeder.address]), true)
+        .unwrap();
     timeout(LIMIT, store.wait_for(0..made.metainfo.piece_count))
         .await
         .unwrap();

@@ -11,4 +11,4 @@ mod tests;
 
 pub use core::Library;
 pub use shown::{Entrance, LibraryFile};
-pub use values::{AddOptions, Added, LibraryError, LibraryOptions};
+pub use values::{AddOptions, Added, LibraryError, LibraryOptions, Seeding};

@@ -1,6 +1,7 @@
 //! The library as a whole, over a real engine on loopback.
 
 mod pace;
+mod sharing;
 
 use std::future::Future;
 use std::num::NonZeroU32;
@@ -12,7 +13,7 @@ use magnetfs_mount::{Catalog, Content, Kind, ReadError};
 use tempfile::TempDir;
 
 use super::{AddOptions, Library, LibraryError, LibraryOptions};
-use crate::torrents::{Download, EngineOptions, Floor, Seeder, Source, State};
+use crate::torrents::{Download, EngineOptions, Floor, Seeder, Seeding, Source, State};
 
 /// A test that takes longer is stuck.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -46,6 +47,7 @@ fn options(folder: &Path) -> LibraryOptions {
         mountpoint: "/nowhere/mounted".into(),
         socket: "/nowhere/socket".into(),
         download: Download::OnDemand,
+        seed: Seeding::InUse,
         floor: Floor::Bytes(0),
         engine: EngineOptions {
             listen: None,
