@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::storage::StoreStorage;
 use crate::swarm::engine::{self as swarm, EngineOptions};
 use crate::swarm::shape::{Shape, ShapeError};
-use crate::swarm::torrent::{Demand, Torrent, TorrentOptions};
+use crate::swarm::torrent::{Demand, Progress, Torrent, TorrentOptions};
 use crate::torrents::source::Magnet;
 use crate::torrents::store::Store;
 
@@ -207,8 +207,9 @@ impl Reader {
     }
 
     /// Asks for bytes of the file until the demand is dropped; `urgent` unless the reader works ahead of its viewer.
-    pub fn demand(&self, offset: u64, length: u64, urgent: bool) -> Demand {
+    /// `progress` hears whether waiting makes sense.
+    pub fn demand(&self, offset: u64, length: u64, urgent: bool, progress: &Arc<Progress>) -> Demand {
         let start = self.start + offset;
-        self.reader.demand(start..start + length, urgent)
+        self.reader.demand(start..start + length, urgent, progress.clone())
     }
 }

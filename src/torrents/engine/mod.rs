@@ -8,6 +8,7 @@ pub use adapter::{Contacts, Engine, EngineError, PeerCounts, Reader, Swarm};
 pub use seeder::Seeder;
 
 pub use crate::swarm::engine::EngineOptions;
+pub(in crate::torrents) use crate::swarm::torrent::Progress;
 
 #[cfg(test)]
 mod tests;

@@ -41,6 +41,10 @@ impl Storage for WholeFile {
         true
     }
 
+    fn storing(&self) -> bool {
+        false
+    }
+
     fn finish(&self, _: u32, _: &[u8]) -> Finished {
         Finished::Failed
     }

@@ -7,16 +7,6 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let waited = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    let waited = tokio::time::timeout(Duration::from_secs(30), waited).await;
-    waited.unwrap_or_else(|_| panic!("never: {what}"));
-}
-
 /// A tracker that names one peer to everyone, until it is dropped.
 struct Tracker {
     url: String,
@@ -103,7 +93,7 @@ async fn complete(folder: &TempDir, seed: Seeding) -> (Arc<Library>, Vec<u8>, So
         ..with_peer(&seeder)
     };
     library.add(metainfo(&seeder), whole).await.unwrap();
-    until("it is complete", || library.list()[0].state == State::Complete).await;
+    until(|| library.list()[0].state == State::Complete).await;
     let source = metainfo(&seeder);
     seeder.stop().await;
     (library, bytes, source)
@@ -143,7 +133,7 @@ fn what_is_always_given_is_given_after_a_restart_too_and_not_while_it_is_paused(
         library.pause("Film.mkv").await.unwrap();
         assert!(!in_engine());
         library.resume("Film.mkv").await.unwrap();
-        until("it is given again", in_engine).await;
+        until(in_engine).await;
         library.stop().await;
     });
 }
@@ -168,7 +158,7 @@ fn what_is_never_given_leaves_the_swarm_when_it_is_complete() {
     run(async {
         let folder = tempfile::tempdir().unwrap();
         let (library, ..) = complete(&folder, Seeding::Never).await;
-        until("it left", || library.all()[0].swarm().is_none()).await;
+        until(|| library.all()[0].swarm().is_none()).await;
         library.stop().await;
     });
 }
