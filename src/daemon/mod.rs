@@ -225,7 +225,7 @@ async fn until_ended(
     }
 }
 
-async fn stop(mount: Mount, library: &Library, streams: Option<&Streams<LibrarySource>>) -> anyhow::Result<()> {
+async fn stop(mount: Mount, library: &Arc<Library>, streams: Option<&Streams<LibrarySource>>) -> anyhow::Result<()> {
     let unmounting = async {
         let reaping = async {
             if let Some(streams) = streams {
@@ -272,6 +272,7 @@ fn library_options(config: &Config, mountpoint: &Path) -> LibraryOptions {
         mountpoint: mountpoint.to_owned(),
         socket: config.socket.clone(),
         download: config.download,
+        seed: config.seed,
         floor: config.free_space_floor,
         engine: EngineOptions {
             listen: config.listen,
@@ -279,8 +280,8 @@ fn library_options(config: &Config, mountpoint: &Path) -> LibraryOptions {
             lsd: config.lsd,
             upnp: config.upnp,
             trackers: config.trackers,
-            upload_limit: config.upload_limit,
-            download_limit: config.download_limit,
+            upload_limit: config.upload_limit.map(Into::into),
+            download_limit: config.download_limit.map(Into::into),
             // The library has a place for it.
             state_dir: PathBuf::new(),
         },
