@@ -37,16 +37,24 @@ export function start(video, address, { at, ahead }, told) {
 
 class WithHls {
   #hls;
+  #video;
+  #address;
+  #ahead;
   #told;
   #errors = 0;
   #recovered = -Infinity;
 
   constructor(video, address, at, ahead, told) {
-    this.#told = told;
+    [this.#video, this.#address, this.#ahead, this.#told] = [video, address, ahead, told];
+    this.#open({ startPosition: at });
+  }
+
+  #open(options) {
+    const told = this.#told;
     const hls = new Hls({
-      startPosition: at,
+      ...options,
       backBufferLength: 30,
-      ...aheadOf(ahead),
+      ...aheadOf(this.#ahead),
       // All levels have the same picture, and differ in the codec of their sound: there is nothing to adapt.
       capLevelToPlayerSize: false,
       capLevelOnFPSDrop: false,
@@ -61,14 +69,17 @@ class WithHls {
       fragLoadPolicy: PATIENCE,
     });
     this.#hls = hls;
-    hls.on(Hls.Events.MANIFEST_PARSED, () => (hls.loadLevel = hls.firstLevel));
+    hls.on(Hls.Events.MANIFEST_PARSED, () => {
+      const wanted = hls.levels.findIndex((level) => level.hasAudioGroup(options.audioPreference?.groupId));
+      hls.loadLevel = wanted >= 0 ? wanted : hls.firstLevel;
+    });
     for (const event of ["MANIFEST_PARSED", "AUDIO_TRACKS_UPDATED", "AUDIO_TRACK_SWITCHED", "SUBTITLE_TRACK_SWITCH"]) {
       hls.on(Hls.Events[event], () => told.tracks());
     }
     hls.on(Hls.Events.FRAG_BUFFERED, () => (this.#errors = 0));
     hls.on(Hls.Events.ERROR, (_, error) => this.#error(error));
-    hls.loadSource(address);
-    hls.attachMedia(video);
+    hls.loadSource(this.#address);
+    hls.attachMedia(this.#video);
   }
 
   #error({ type, details, fatal, frag, response, networkDetails }) {
@@ -91,8 +102,8 @@ class WithHls {
   }
 
   #fail(words) {
-    this.close();
     this.#told.failed(words);
+    this.close();
   }
 
   /** What can be chosen: `[{ name, lang, chosen }]` each. */
@@ -101,7 +112,7 @@ class WithHls {
     const current = hls.audioTracks[hls.audioTrack];
     const plain = (chosen) => (track) => ({ name: track.name, lang: track.lang, chosen: chosen(track) });
     return {
-      audio: hls.allAudioTracks.map(plain((track) => track === current || track.id === current?.id)),
+      audio: hls.allAudioTracks.map(plain((track) => track === current)),
       subtitles: hls.subtitleTracks.map(plain((track) => track.id === hls.subtitleTrack)),
     };
   }
@@ -114,16 +125,23 @@ class WithHls {
       return;
     }
     const track = hls.allAudioTracks[index];
-    if (!hls.audioTracks.includes(track)) {
-      // Sound of another codec stands in another level.
-      const level = hls.levels.findIndex((level) => level.audioGroups?.includes(track.groupId));
-      if (level >= 0) hls.loadLevel = level;
+    const place = hls.audioTracks.indexOf(track);
+    if (place >= 0) {
+      hls.audioTrack = place;
+      return;
     }
-    hls.setAudioOption({ ...track, flushImmediate: true });
+    // Sound of another codec stands in another level, and hls.js 1.7 does not get from one to the other and back.
+    const { currentTime, paused, readyState } = this.#video;
+    const startPosition = readyState > 0 ? currentTime : hls.config.startPosition;
+    const subtitlePreference = hls.subtitleTracks[hls.subtitleTrack];
+    hls.destroy();
+    this.#open({ startPosition, audioPreference: track, subtitlePreference });
+    if (!paused) this.#video.play().catch(() => {});
   }
 
   /** Seconds that are fetched ahead of what is seen. */
   ahead(seconds) {
+    this.#ahead = seconds;
     Object.assign(this.#hls.config, aheadOf(seconds));
   }
 

@@ -140,6 +140,8 @@ class Row {
   }
 
   told(report) {
+    // Most of a large library stands still.
+    if (JSON.stringify(report) === JSON.stringify(this.#report)) return;
     this.#report = report;
     const { state, size: whole, bytes_here: here, files, error } = report;
     const name = printable(report.name);

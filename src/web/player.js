@@ -21,7 +21,8 @@ export class Player {
   #waits = null;
   #idle = null;
   #left = 0;
-  #preferred = false;
+  #failedAt = 0;
+  #preferred = new Set();
   #timeline = new Timeline((seconds) => this.seek(seconds));
 
   constructor() {
@@ -44,6 +45,7 @@ export class Player {
     element("failure-command").textContent = `mpv '${raw}'\nvlc '${raw}'`;
     element("player").hidden = false;
     element("player").scrollIntoView({ block: "start" });
+    element("play").focus({ preventScroll: true });
     this.#load(place(film));
   }
 
@@ -68,8 +70,7 @@ export class Player {
   }
 
   seek(seconds) {
-    const end = Number.isFinite(video.duration) ? video.duration : 0;
-    video.currentTime = Math.min(Math.max(0, seconds), Math.max(0, end - 0.1));
+    if (Number.isFinite(video.duration)) video.currentTime = Math.max(0, Math.min(seconds, video.duration - 0.1));
   }
 
   /** Does what a key says; whether it says anything. */
@@ -96,7 +97,7 @@ export class Player {
 
   #load(at) {
     element("failure").hidden = true;
-    this.#preferred = false;
+    this.#preferred.clear();
     this.#report = this.#refused = null;
     this.#timeline.here([]);
     this.#length(0);
@@ -121,6 +122,7 @@ export class Player {
 
   #failed(words) {
     this.#engine = null;
+    this.#failedAt = video.currentTime;
     element("failure-words").textContent = words;
     element("failure").hidden = false;
     this.#wait();
@@ -136,10 +138,12 @@ export class Player {
     on(video, "volumechange", () => this.#loudness());
     on(video, "click", () => this.#toggle());
     on(video, "dblclick", () => this.#fullscreen());
+    // A button that was clicked keeps no focus, so that the space bar stays what it is.
+    on(element("controls"), "mousedown", (event) => event.target.closest("button") && event.preventDefault());
     on(element("play"), "click", () => this.#toggle());
     on(element("mute"), "click", () => (video.muted = !video.muted));
     on(element("fullscreen"), "click", () => this.#fullscreen());
-    on(element("again"), "click", () => this.#load(video.currentTime || place(this.film)));
+    on(element("again"), "click", () => this.#load(this.#failedAt || place(this.film)));
     on(element("volume"), "input", ({ target }) => {
       video.muted = false;
       video.volume = target.valueAsNumber;
@@ -198,7 +202,8 @@ export class Player {
   }
 
   #remember() {
-    if (!this.film || !Number.isFinite(video.duration)) return;
+    // Before its first picture a film stands at 0, wherever it is about to go on.
+    if (!this.film || video.seeking || video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) return;
     this.#left = video.currentTime;
     leave(this.film, video.currentTime, video.duration);
   }
@@ -224,8 +229,9 @@ export class Player {
   #tracks() {
     if (!this.#engine) return;
     const { audio, subtitles } = this.#engine.tracks;
-    this.#prefer(audio, subtitles);
     this.#offer(audio, subtitles);
+    this.#prefer("audio", audio);
+    this.#prefer("subtitles", subtitles);
   }
 
   #offer(audio, subtitles) {
@@ -237,14 +243,14 @@ export class Player {
     element("subtitles").disabled = subtitles.length === 0;
   }
 
-  /** Once for each film: the languages that were chosen before. */
-  #prefer(audio, subtitles) {
-    if (this.#preferred || audio.length + subtitles.length === 0) return;
-    this.#preferred = true;
-    const [sound, text] = [choice("audio", null), choice("subtitles", null)];
-    const spoken = audio.findIndex((track) => track.lang === sound);
-    if (sound && spoken >= 0 && !audio[spoken].chosen) this.#engine.choose("audio", spoken);
-    if (text !== null) this.#engine.choose("subtitles", text ? subtitles.findIndex((track) => track.lang === text) : -1);
+  /** Once for each film: the language that was chosen before, or no subtitles. */
+  #prefer(kind, tracks) {
+    if (this.#preferred.has(kind) || tracks.length === 0) return;
+    this.#preferred.add(kind);
+    const lang = choice(kind, null);
+    const index = tracks.findIndex((track) => lang && track.lang === lang);
+    const chosen = tracks.findIndex((track) => track.chosen);
+    if (index !== chosen && (index >= 0 || (kind === "subtitles" && lang === ""))) this.#engine.choose(kind, index);
   }
 
   #choose(kind, index) {
