@@ -153,7 +153,7 @@ pub(super) fn look_after(mut child: Child) -> io::Result<Started> {
     let threads = || -> io::Result<()> {
         let (silent, drained) = mpsc::sync_channel(1);
         let listener = handle.clone();
-        thread("ffmpeg-stderr")?.spawn(move || {
+        thread("ffmpeg-stderr").spawn(move || {
             if let Some(stderr) = stderr {
                 listen(stderr, &listener.last_words);
             }
@@ -161,7 +161,7 @@ pub(super) fn look_after(mut child: Child) -> io::Result<Started> {
             let _ = silent.send(());
         })?;
         let (waiter, taken) = (handle.clone(), slot.clone());
-        thread("ffmpeg-wait")?.spawn(move || {
+        thread("ffmpeg-wait").spawn(move || {
             let Some(child) = taken.lock().take() else { return };
             let status = wait(child, &waiter.group);
             let _ = drained.recv_timeout(STDERR_GRACE);
@@ -183,20 +183,24 @@ pub(super) fn look_after(mut child: Child) -> io::Result<Started> {
     })
 }
 
-fn thread(name: &str) -> io::Result<thread::Builder> {
-    Ok(thread::Builder::new().name(name.to_owned()).stack_size(STACK))
+fn thread(name: &str) -> thread::Builder {
+    thread::Builder::new().name(name.to_owned()).stack_size(STACK)
 }
 
 /// Waits for the end, then clears what it may have left in its group, then reaps it: until that its number is its own.
 fn wait(mut child: Child, group: &Mutex<Option<Pid>>) -> io::Result<ExitStatus> {
     let pid = *group.lock();
-    if let Some(pid) = pid {
-        while waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
-            .is_err_and(|error| error == Errno::INTR)
-        {}
-    }
+    let ended = pid.is_some_and(|pid| {
+        loop {
+            match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+                Err(Errno::INTR) => {}
+                // Somebody else has reaped it: the number may be another's by now.
+                waited => break waited.is_ok(),
+            }
+        }
+    });
     let mut group = group.lock();
-    if let Some(pid) = group.take() {
+    if let Some(pid) = group.take().filter(|_| ended) {
         let _ = kill_process_group(pid, Signal::KILL);
     }
     child.wait()

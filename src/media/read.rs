@@ -11,16 +11,16 @@ pub trait ReadAt: Send + Sync {
     /// Bytes in the file.
     fn size(&self) -> u64;
 
-    /// Exactly `length` bytes at `offset`, which lie inside the file; waits as long as that takes. Dropping it withdraws
-    /// the demand.
+    /// Exactly `length` bytes at `offset`, which lie inside the file; waits as long as that takes. Dropping it
+    /// withdraws the demand.
     ///
     /// # Errors
     /// What the implementation cannot read.
     fn read_at(&self, offset: u64, length: usize) -> impl Future<Output = io::Result<Vec<u8>>> + Send;
 }
 
-/// What is read at a time: the smallest demand that is no more work to a swarm than a smaller one, and enough for the whole
-/// head of a Matroska.
+/// What is read at a time: the smallest demand that is no more work to a swarm than a smaller one, and enough for the
+/// whole head of a Matroska.
 pub(super) const BLOCK: u64 = 64 << 10;
 
 /// Bytes read of one file at most: the `moov` of a film of twelve hours.

@@ -50,8 +50,8 @@ pub struct Track {
     pub stream: usize,
     /// What its data is coded in.
     pub codec: Codec,
-    /// As RFC 6381 writes it in `CODECS`, from the decoder's configuration in the header. None where the codec has no such
-    /// string, or where the file lacks the configuration.
+    /// As RFC 6381 writes it in `CODECS`, from the decoder's configuration in the header. None where the codec has no
+    /// such string, or where the file lacks the configuration.
     pub codec_string: Option<String>,
     /// BCP 47 or ISO 639-2, as it was found; none when it is not told (`und`).
     pub language: Option<String>,
@@ -63,14 +63,15 @@ pub struct Track {
     pub forced: bool,
     /// Ticks a second of every time below.
     pub timescale: u32,
-    /// Presentation time of the first sample, as FFmpeg's `-copyts` shows it: edit lists are applied, so what comes before
-    /// the film (pre-roll) is negative. In Matroska only the video's is exact: its first keyframe in the index. The other
-    /// tracks' is that of their first block where that lies in the bytes that were read anyhow, and else the video's.
+    /// Presentation time of the first sample, as FFmpeg's `-copyts` shows it: edit lists are applied, so what comes
+    /// before the film (pre-roll) is negative. In Matroska only the video's is exact: its first keyframe in the index.
+    /// The other tracks' is that of their first block where that lies in the bytes that were read anyhow, and else the
+    /// video's.
     pub start: i64,
     /// When the last sample ends. In Matroska the duration that the file states, which is that of its longest track.
     pub end: i64,
-    /// Bits a second on average. MP4: of the samples. Matroska: as its statistics tags tell where they are near the index,
-    /// for the video else what the whole file has, which is too much rather than too little.
+    /// Bits a second on average. MP4: of the samples. Matroska: as its statistics tags tell where they are near the
+    /// index, for the video else what the whole file has, which is too much rather than too little.
     pub bit_rate: Option<u64>,
     /// What only some kinds of stream have.
     pub kind: Kind,
@@ -98,13 +99,13 @@ pub struct Video {
     pub height: u32,
     /// Frames a second as a fraction: the average of an MP4, the one that a Matroska states. None where nothing tells.
     pub frame_rate: Option<(u32, u32)>,
-    /// Pictures are coded in another order than shown, so FFmpeg has `has_b_frames` > 0 and seeks a Matroska 3/23 s early.
-    /// Where a header does not tell, true.
+    /// Pictures are coded in another order than shown, so FFmpeg has `has_b_frames` > 0 and seeks a Matroska 3/23 s
+    /// early. Where a header does not tell, true.
     pub reordered: bool,
     /// Bits of a colour sample, where the decoder's configuration tells.
     pub bit_depth: Option<u8>,
-    /// In order of time, and none twice. In MP4 all; in Matroska those of the Cues, which by custom are all. Empty only for a
-    /// further video track that the index does not list.
+    /// In order of time, and none twice. In MP4 all; in Matroska those of the Cues, which by custom are all. Empty
+    /// only for a further video track that the index does not list.
     pub keyframes: Vec<Keyframe>,
 }
 

@@ -154,7 +154,7 @@ impl AudioCutter {
         if self.begun == 0 || self.begun < self.next {
             return false;
         }
-        let before = sample.pts - i64::from(sample.duration);
+        let before = sample.pts.saturating_sub(i64::from(sample.duration));
         let starts = i128::from(self.track.start) * i128::from(self.timescale);
         let starts_here = i128::from(before) * i128::from(self.track.timescale) <= starts;
         !self.timeline.before(before, self.timescale, self.next) && !starts_here

@@ -68,8 +68,9 @@ impl<S: Source> Film<S> {
         self.house.part(&self.facts, track, Part::Init).await
     }
 
-    /// A segment, counted from 0. From the cache at once; else it waits for FFmpeg, which waits for the swarm: as long as
-    /// data still arrives. Dropping it withdraws the request.
+    /// A segment, counted from 0. From the cache at once; else it waits for FFmpeg, which waits for the swarm: as long
+    /// as data still arrives. Dropping it withdraws the request. What FFmpeg gives of subtitles may still lack a cue
+    /// that began before, see [`SUBTITLE_LEAD_S`](super::SUBTITLE_LEAD_S).
     ///
     /// # Errors
     /// See [`StreamError`].
@@ -175,6 +176,18 @@ impl Facts {
         let before = run(&mut before.iter().rev()).unwrap_or(0);
         let after = run(&mut after.iter()).unwrap_or(0);
         number - before..number + after
+    }
+
+    /// So many segments before one of subtitles a run is to begin that is begun for it: as many as make it final, if
+    /// they are here. Nothing is downloaded for that.
+    pub(super) fn lead(&self, track: usize, part: Part, local: &Range<u32>) -> u32 {
+        match part {
+            Part::Segment(number) if self.shape.tracks[track].text => {
+                let start = self.timeline.subtitle_start(number);
+                if local.start <= start { number - start } else { 0 }
+            }
+            _ => 0,
+        }
     }
 
     /// Whether a run that came so far, without an error, has come to the end of the film.

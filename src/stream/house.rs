@@ -123,6 +123,7 @@ impl<S: Source> House<S> {
                 film: facts.shape.clone(),
                 track,
                 part,
+                earlier: facts.lead(track, part, &local),
                 local,
             };
             match desk.policy.ask(now, ask) {
@@ -293,8 +294,8 @@ impl<S: Source> House<S> {
         })
     }
 
-    /// The one way in which anything at the desk changes: what the policy decides upon it is done, and every run hears what
-    /// it is to do now. Runs that are begun are of the film that the change is about.
+    /// The one way in which anything at the desk changes: what the policy decides upon it is done, and every run hears
+    /// what it is to do now. Runs that are begun are of the film that the change is about.
     fn change(self: &Arc<Self>, facts: &Arc<Facts>, change: impl FnOnce(&mut Desk, Duration) -> Vec<Action>) {
         let mut desk = self.desk.lock();
         let actions = change(&mut desk, self.began.elapsed());
@@ -343,7 +344,14 @@ impl<S: Source> House<S> {
             provisional: HashMap::new(),
         };
         desk.runs.insert(id, run);
-        self.tasks.spawn(run::run(self.clone(), facts.clone(), id, told));
+        let run = tokio::spawn(run::run(self.clone(), facts.clone(), id, told));
+        let (house, facts) = (self.clone(), facts.clone());
+        self.tasks.spawn(async move {
+            if let Err(panicked) = run.await {
+                let last_words = panicked.to_string();
+                house.ended(&facts, id, End::Over, &StreamError::Failed { last_words });
+            }
+        });
     }
 }
 

@@ -335,3 +335,182 @@ fn choose_defaults(renditions: &mut [Rendition]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::tests::indexes::{audio, index, track, video};
+
+    fn named(track: Track, name: &str) -> Track {
+        Track {
+            name: Some(name.into()),
+            ..track
+        }
+    }
+
+    fn plan(tracks: Vec<Track>) -> Plan {
+        Plan::of(&index(Container::Matroska, tracks)).unwrap()
+    }
+
+    #[test]
+    fn a_rendition_has_one_name() {
+        for id in [
+            RenditionId::Video,
+            RenditionId::Audio(0),
+            RenditionId::Audio(17),
+            RenditionId::Subtitles(3),
+        ] {
+            assert_eq!(id.to_string().parse(), Ok(id));
+        }
+        for text in [
+            "", "Video", "video-", "video-0", "audio", "audio-", "audio-00", "audio-+1", "audio--1", "sub-1",
+            "audio-1/",
+        ] {
+            assert_eq!(text.parse::<RenditionId>(), Err(NoSuchRendition), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_copied_is_said_in_words() {
+        let xvid = Track {
+            codec: Codec::Mpeg4,
+            ..video(&[0, 4], 8)
+        };
+        let told = Plan::of(&index(Container::Mp4, vec![xvid])).unwrap_err().to_string();
+        assert!(told.contains("MPEG-4 part 2") && told.contains("H.264"), "{told}");
+        let unknown = Track {
+            codec_string: None,
+            ..video(&[0, 4], 8)
+        };
+        assert!(Plan::of(&index(Container::Mp4, vec![unknown])).is_err());
+        let no_keyframes = Plan::of(&index(Container::Mp4, vec![video(&[], 8)])).unwrap_err();
+        assert!(no_keyframes.to_string().contains("keyframe"), "{no_keyframes}");
+        assert!(Plan::of(&index(Container::Mp4, vec![audio(Codec::Aac)])).is_err());
+        let hostile = Track {
+            codec_string: Some("avc1\",URI=\"x".into()),
+            ..video(&[0, 4], 8)
+        };
+        assert!(Plan::of(&index(Container::Mp4, vec![hostile])).is_err());
+        let vp9 = Track {
+            codec: Codec::Vp9,
+            codec_string: None,
+            ..video(&[0, 4], 8)
+        };
+        assert!(Plan::of(&index(Container::Webm, vec![vp9])).is_ok());
+    }
+
+    #[test]
+    fn a_film_plays_without_the_tracks_that_cannot_be_copied() {
+        let plan = plan(vec![
+            audio(Codec::Dts),
+            video(&[0, 4], 8),
+            audio(Codec::Mp3),
+            track(Codec::Pgs, Kind::Subtitles),
+            track(Codec::Other("ttf\n".into()), Kind::Other),
+        ]);
+        assert_eq!(plan.renditions().len(), 1);
+        assert_eq!(plan.left_out().len(), 3);
+        assert!(plan.left_out()[0].contains("DTS"), "{:?}", plan.left_out());
+        assert_eq!(
+            plan.outputs(),
+            [Output {
+                stream: 1,
+                encoding: Encoding::CopyVideo { tag: None }
+            }]
+        );
+    }
+
+    #[test]
+    fn hevc_is_called_what_all_players_take() {
+        let hevc = Track {
+            codec: Codec::Hevc,
+            codec_string: Some("hvc1.1.6.L93.B0".into()),
+            ..video(&[0, 4], 8)
+        };
+        assert_eq!(
+            plan(vec![hevc]).video().encoding,
+            Encoding::CopyVideo { tag: Some("hvc1") }
+        );
+    }
+
+    #[test]
+    fn sound_is_grouped_by_codec_with_one_default_each() {
+        let plan = plan(vec![
+            video(&[0, 4], 8),
+            audio(Codec::Ac3),
+            Track {
+                default: true,
+                ..audio(Codec::Aac)
+            },
+            Track {
+                default: true,
+                ..audio(Codec::Aac)
+            },
+            Track {
+                codec_string: Some("mp4a.40.42".into()),
+                ..audio(Codec::Aac)
+            },
+        ]);
+        let groups: Vec<_> = plan.renditions()[1..]
+            .iter()
+            .map(|it| (it.group.as_str(), it.default))
+            .collect();
+        let expected = [
+            ("audio-ac3", true),
+            ("audio-aac", true),
+            ("audio-aac", false),
+            ("audio-aac-other", true),
+        ];
+        assert_eq!(groups, expected);
+    }
+
+    /// Names come from strangers and go into quoted attributes of a format of lines.
+    #[test]
+    fn names_are_printable_and_none_is_twice() {
+        let subtitles = || track(Codec::SubRip, Kind::Subtitles);
+        let plan = plan(vec![
+            video(&[0, 4], 8),
+            named(audio(Codec::Aac), " a\"b\r\n#EXT-X-ENDLIST\u{202e}\u{0}\u{85}c "),
+            named(audio(Codec::Aac), "\n\n"),
+            Track {
+                language: Some("en\",X=\"".into()),
+                ..audio(Codec::Ac3)
+            },
+            named(subtitles(), "Same"),
+            named(
+                Track {
+                    language: Some("pt-BR".into()),
+                    ..subtitles()
+                },
+                "Same",
+            ),
+            named(subtitles(), &"\u{e9}".repeat(5000)),
+            Track {
+                language: Some("pt-BR".into()),
+                ..subtitles()
+            },
+        ]);
+        let names: Vec<_> = plan.renditions()[1..].iter().map(|it| it.name.clone()).collect();
+        let long = "\u{e9}".repeat(LONGEST_NAME);
+        let expected = [
+            "a'b #EXT-X-ENDLIST c",
+            "Audio 2",
+            "Audio 3",
+            "Same",
+            "Same (2)",
+            &long,
+            "pt-BR",
+        ];
+        assert_eq!(names, expected);
+        assert_eq!(plan.renditions()[3].language, None);
+        assert_eq!(plan.renditions()[5].language.as_deref(), Some("pt-BR"));
+    }
+
+    #[test]
+    fn a_second_video_is_left_out() {
+        let plan = plan(vec![video(&[0, 4], 8), video(&[0, 4], 8)]);
+        assert_eq!((plan.renditions().len(), plan.left_out().len()), (1, 1));
+        let second = Plan::of(&index(Container::Mp4, vec![video(&[], 8), video(&[0, 4], 8)])).unwrap();
+        assert_eq!(second.video().track.stream, 1);
+    }
+}

@@ -174,3 +174,131 @@ fn line(text: &mut String, words: std::fmt::Arguments<'_>) {
     // Writing to a string cannot fail.
     let _ = writeln!(text, "{words}");
 }
+
+#[cfg(test)]
+mod tests {
+    use m3u8_rs::{AlternativeMediaType, MasterPlaylist, MediaPlaylist, MediaPlaylistType};
+
+    use super::*;
+    use crate::media::{Codec, Container, Track};
+    use crate::stream::tests::indexes::{audio, film_of, index, track, video};
+
+    fn parse_media(text: &str) -> MediaPlaylist {
+        m3u8_rs::parse_media_playlist_res(text.as_bytes()).unwrap()
+    }
+
+    fn parse_master(text: &str) -> MasterPlaylist {
+        m3u8_rs::parse_master_playlist_res(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_whole_timeline_is_told_at_once() {
+        let mut track = video(&[0, 4, 8, 19], 21);
+        track.timescale = 999;
+        let plan = Plan::of(&index(Container::Mp4, vec![track])).unwrap();
+        let timeline = Timeline::of(&plan);
+        let text = media(&plan, &timeline, RenditionId::Video).unwrap();
+        let playlist = parse_media(&text);
+        assert!(playlist.end_list && !playlist.independent_segments);
+        assert_eq!(playlist.playlist_type, Some(MediaPlaylistType::Vod));
+        assert_eq!(playlist.version, Some(7));
+        // 4004.004 ms, 11.011 s: the target is what the longest rounds to.
+        assert_eq!(playlist.target_duration, 11);
+        let uris: Vec<_> = playlist.segments.iter().map(|segment| segment.uri.as_str()).collect();
+        assert_eq!(uris, ["video/0.m4s", "video/1.m4s", "video/2.m4s", "video/3.m4s"]);
+        assert_eq!(playlist.segments[0].map.as_ref().unwrap().uri, "video/init.mp4");
+        let lines = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("#EXTINF:")?.strip_suffix(','));
+        let us: Vec<i64> = lines.map(|seconds| seconds.replace('.', "").parse().unwrap()).collect();
+        assert_eq!(us, [4_004_004, 4_004_004, 11_011_011, 2_002_002]);
+        assert_eq!(us.iter().sum::<i64>(), 21_021_021);
+        assert_eq!(media(&plan, &timeline, RenditionId::Audio(0)), None);
+    }
+
+    #[test]
+    fn a_player_can_choose_sound_and_subtitles() {
+        let english = |track: Track| Track {
+            language: Some("en".into()),
+            ..track
+        };
+        let tracks = vec![
+            Track {
+                bit_rate: Some(5_000_000),
+                ..video(&[0, 4, 8], 12)
+            },
+            Track {
+                default: true,
+                bit_rate: Some(640_000),
+                codec_string: Some("ac-3".into()),
+                ..english(audio(Codec::Ac3))
+            },
+            Track {
+                name: Some("Kommentar \"x\"\n#EXT-X-GAP".into()),
+                ..audio(Codec::Aac)
+            },
+            Track {
+                codec_string: Some("mp4a.40.5".into()),
+                ..english(audio(Codec::Aac))
+            },
+            Track {
+                forced: true,
+                default: true,
+                ..english(track(Codec::SubRip, Kind::Subtitles))
+            },
+            track(Codec::Ass, Kind::Subtitles),
+        ];
+        let plan = Plan::of(&index(Container::Matroska, tracks)).unwrap();
+        let text = master(&plan, &Timeline::of(&plan));
+        let playlist = parse_master(&text);
+        let variants = &playlist.variants;
+        assert_eq!(variants.len(), 2);
+        assert!(variants.iter().all(|variant| variant.uri == "video.m3u8"));
+        assert!(
+            variants
+                .iter()
+                .all(|variant| variant.subtitles.as_deref() == Some("subtitles"))
+        );
+        assert_eq!(variants[0].audio.as_deref(), Some("audio-ac3"));
+        assert_eq!(variants[0].codecs.as_deref(), Some("avc1.640028,ac-3"));
+        assert_eq!(variants[1].codecs.as_deref(), Some("avc1.640028,mp4a.40.2,mp4a.40.5"));
+        assert_eq!(variants[0].average_bandwidth, Some(5_922_000));
+        assert_eq!(variants[0].bandwidth, 5_922_000);
+        assert_eq!(
+            variants[0].resolution.map(|size| (size.width, size.height)),
+            Some((1920, 800))
+        );
+        assert!(text.contains(",FRAME-RATE=23.976,"), "{text}");
+        let others = &playlist.alternatives;
+        assert_eq!(others.len(), 5);
+        assert_eq!(others[1].name, "Kommentar 'x' #EXT-X-GAP");
+        assert_eq!(others[2].language.as_deref(), Some("en"));
+        assert!(others[0].default && others[1].default && !others[2].default);
+        assert_eq!(others[3].media_type, AlternativeMediaType::Subtitles);
+        assert!(others[3].default && others[3].forced && !others[4].forced && !others[4].default);
+        assert!(others.iter().all(|other| other.autoselect));
+        assert_eq!(others[4].uri.as_deref(), Some("subtitles-1.m3u8"));
+        let subtitles = media(&plan, &Timeline::of(&plan), RenditionId::Subtitles(1)).unwrap();
+        let subtitles = parse_media(&subtitles);
+        assert_eq!(subtitles.segments[2].uri, "subtitles-1/2.vtt");
+        assert!(subtitles.segments[0].map.is_none());
+    }
+
+    #[test]
+    fn a_silent_film_of_closed_groups() {
+        let vp9 = Track {
+            codec: Codec::Vp9,
+            codec_string: None,
+            ..video(&[0, 4, 8], 12)
+        };
+        let plan = Plan::of(&index(Container::Webm, vec![vp9])).unwrap();
+        let playlist = parse_master(&master(&plan, &Timeline::of(&plan)));
+        assert!(playlist.independent_segments);
+        assert_eq!(playlist.variants.len(), 1);
+        assert_eq!(playlist.variants[0].audio, None);
+        // Nothing tells but the file: a megabyte in each four seconds, and tables.
+        assert_eq!(playlist.variants[0].bandwidth, 2_100_000);
+        let (plan, timeline) = film_of(&[0, 4, 8], 12);
+        assert!(!parse_master(&master(&plan, &timeline)).independent_segments);
+    }
+}

@@ -31,8 +31,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// FFmpeg ends when its outputs have; one that does not is killed.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// What FFmpeg says when a read of its input fails. It exits with 0 all the same, after an MP4's packet that is cut short
-/// and a fragment that is.
+/// What FFmpeg says when a read of its input fails. It exits with 0 all the same, after an MP4's packet that is cut
+/// short and a fragment that is.
 const UNREAD: [&str; 4] = ["Input/output error", "Read error", "partial file", "Stale file handle"];
 
 /// Why a run's pipes are not read to their end.
@@ -155,7 +155,10 @@ async fn follow<S: Source>(
         }
         // Nobody sends it: that is no fault of FFmpeg's.
         Err(Trouble::Unread) if !house.arrives(facts) => Some((End::Over, house.unavailable(&facts.name))),
-        Err(Trouble::Unread) => Some((End::Over, refusal(words))),
+        Err(Trouble::Unread) => {
+            let words = format!("The file could not be read: {words}");
+            Some((End::Over, StreamError::Unavailable(words)))
+        }
         Err(Trouble::Uncut(words)) => Some((End::Over, refusal(words))),
     }
 }
@@ -192,8 +195,8 @@ async fn drained<S: Source>(
     }
 }
 
-/// "A tail that did not reach its boundary is never cached": gives out what is left in the cutters only if the run came to
-/// the end of the film and nothing went wrong on the way.
+/// "A tail that did not reach its boundary is never cached": gives out what is left in the cutters only if the run came
+/// to the end of the film and nothing went wrong on the way.
 async fn tails<S: Source>(drained: Vec<(Pipe<S>, Cutter)>, complete: bool) -> Result<(), Trouble> {
     for (pipe, cutter) in drained {
         let cuts = cutter

@@ -133,8 +133,8 @@ impl Shelf {
         self.files.run_pending_tasks();
     }
 
-    /// Puts bytes there under this name, a plain file name. What stood there is replaced as a whole. What is larger than
-    /// the whole shelf is not kept.
+    /// Puts bytes there under this name, a plain file name. What stood there is replaced as a whole. What is larger
+    /// than the whole shelf is not kept.
     ///
     /// # Errors
     /// The disk is full or fails; then nothing has changed.
@@ -302,13 +302,15 @@ mod tests {
         torn.push([&whole[..], b"x"].concat());
         for bytes in torn {
             fs::write(&path, &bytes).unwrap();
-            // It may be recovered, or be torn while it is on the shelf.
-            for shelf in [Shelf::open(dir.path(), WIDE).unwrap(), {
+            for torn_before in [true, false] {
                 let shelf = Shelf::open(dir.path(), WIDE).unwrap();
                 shelf.put("a", &payload).unwrap();
                 fs::write(&path, &bytes).unwrap();
-                shelf
-            }] {
+                let shelf = if torn_before {
+                    Shelf::open(dir.path(), WIDE).unwrap()
+                } else {
+                    shelf
+                };
                 assert_eq!(shelf.get("a"), None);
                 assert_eq!(names(dir.path()), Vec::<String>::new());
                 assert!(!shelf.has("a"));

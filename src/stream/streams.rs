@@ -74,8 +74,9 @@ impl<S: Source> Streams<S> {
         }))
     }
 
-    /// A film. Its index is read once for ever, which waits for its bytes as long as data still arrives; then it is there at
-    /// once, also after a restart. Dropping it withdraws the reads, unless somebody else waits for the same film.
+    /// A film. Its index is read once for ever, which waits for its bytes as long as data still arrives; then it is
+    /// there at once, also after a restart. Dropping it withdraws the reads, unless somebody else waits for the same
+    /// film.
     ///
     /// # Errors
     /// See [`StreamError`].
@@ -125,8 +126,8 @@ impl<S: Source> Streams<S> {
         })
     }
 
-    /// Refuses every request from now on and kills all FFmpegs; ready when they are reaped. The mount has to answer their
-    /// reads meanwhile, with errors.
+    /// Refuses every request from now on and kills all FFmpegs; ready when they are reaped. The mount has to answer
+    /// their reads meanwhile, with errors.
     pub async fn stop(&self) {
         self.house.stop_all();
         self.house.tasks.close();

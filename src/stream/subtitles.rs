@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::cutter::{Cut, CutError};
-use super::timeline::Timeline;
+use super::timeline::{SUBTITLE_LEAD_S, Timeline};
 
 /// The most bytes of cues that are held, and of one cue. A film's subtitles are some 100 KiB in all.
 const LARGEST: usize = 4 << 20;
@@ -15,6 +15,10 @@ const LARGEST: usize = 4 << 20;
 /// How far the video has to be past a segment before the cues in it are all there: they stand in the file beside the
 /// pictures that they belong to, about.
 const INTERLEAVE_S: f64 = 1.0;
+
+/// A cue that began longer before a segment is not in it, though it may last: whether a run has read it depends on where
+/// the run began, and a segment's bytes must not.
+const LONGEST_MS: i64 = (SUBTITLE_LEAD_S * 1000.0) as i64;
 
 /// Times in the cues are the film's; [`OFFSET_S`](super::cutter::OFFSET_S) is added to those of the video.
 const HEAD: &str = "WEBVTT\nX-TIMESTAMP-MAP=MPEGTS:900000,LOCAL:00:00:00.000\n";
@@ -110,7 +114,8 @@ impl SubtitleCutter {
 
     /// Whether any segment that is still to be cut shows it.
     fn wanted(&self, cue: &Cue) -> bool {
-        self.next == 0 || cue.end_ms.max(cue.start_ms + 1) > self.start_ms(self.next)
+        let start = self.start_ms(self.next);
+        self.next == 0 || cue.end_ms.max(cue.start_ms + 1) > start && cue.start_ms >= start - LONGEST_MS
     }
 
     fn cut(&mut self) -> Cut {
@@ -202,4 +207,110 @@ fn milliseconds(time: &str) -> Option<i64> {
     }
     let ms: i64 = (ms.len() == 3 && ms.bytes().all(|byte| byte.is_ascii_digit())).then(|| ms.parse().ok())??;
     ((2..=3).contains(&parts)).then_some(seconds * 1000 + ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::tests::indexes::film_of;
+
+    fn cutter(first: u32) -> SubtitleCutter {
+        SubtitleCutter::new(film_of(&[0, 4, 8, 12, 40, 44, 50], 60).1, first)
+    }
+
+    fn text(cut: &Cut) -> (u32, &str, bool) {
+        match cut {
+            Cut::Segment {
+                number,
+                bytes,
+                provisional,
+            } => (*number, std::str::from_utf8(bytes).unwrap(), *provisional),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const SAID: &str = "WEBVTT\n\n00:01.000 --> 00:03.500 line:5%\nfirst\nof two\n\n\
+        00:03.900 --> 00:08.000\nover a cut\n\n\
+        NOTE nothing\n\n7\n00:00:41.000 --> 01:00:00.000\nto the end\n\nno cue\n\nx --> y\n\n";
+
+    #[test]
+    fn a_cue_is_in_every_segment_that_shows_it() {
+        let mut cutter = cutter(0);
+        assert!(cutter.push(SAID.as_bytes()).unwrap().is_empty());
+        let cuts = cutter.passed(13.0);
+        assert_eq!(cuts.len(), 3);
+        let first = "WEBVTT\nX-TIMESTAMP-MAP=MPEGTS:900000,LOCAL:00:00:00.000\n\n\
+            00:00:01.000 --> 00:00:03.500 line:5%\nfirst\nof two\n\n\
+            00:00:03.900 --> 00:00:08.000\nover a cut\n";
+        assert_eq!(text(&cuts[0]), (0, first, false));
+        assert!(text(&cuts[1]).1.contains("over a cut") && !text(&cuts[1]).1.contains("first"));
+        assert_eq!(text(&cuts[2]), (2, HEAD, false));
+        let rest = cutter.finish().unwrap();
+        let shows: Vec<_> = rest.iter().map(|cut| text(cut).1.contains("to the end")).collect();
+        assert_eq!(shows, [false, true, true, true]);
+        assert!(
+            text(&rest[3])
+                .1
+                .ends_with("00:00:41.000 --> 01:00:00.000\nto the end\n")
+        );
+    }
+
+    #[test]
+    fn a_segment_waits_until_the_video_is_past_it() {
+        let mut cutter = cutter(0);
+        assert!(cutter.passed(4.5).is_empty());
+        assert_eq!(cutter.passed(5.0).len(), 1);
+        assert!(cutter.passed(f64::NAN).is_empty());
+        // The last one only ends with the film.
+        assert_eq!(cutter.passed(f64::INFINITY).len(), 5);
+        assert_eq!(cutter.finish().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_began_less_than_30_s_before_is_provisional() {
+        let mut late = cutter(3);
+        let provisional = |cuts: Vec<Cut>| cuts.iter().map(|cut| text(cut).2).collect::<Vec<_>>();
+        // From 12 s: 40 s is 28 s later, 44 s is 32 s later.
+        assert_eq!(provisional(late.passed(1000.0)), [true, true, false]);
+        let mut early = cutter(4);
+        early.begun = 2;
+        assert_eq!(provisional(early.passed(1000.0)), [false, false]);
+    }
+
+    #[test]
+    fn what_began_longer_before_a_segment_is_left_to_those_before_it() {
+        let mut cutter = cutter(0);
+        cutter.push(b"WEBVTT\n\n00:09.000 --> 00:59.000\nlong\n\n").unwrap();
+        let shows: Vec<_> = cutter
+            .finish()
+            .unwrap()
+            .iter()
+            .map(|cut| text(cut).1.contains("long"))
+            .collect();
+        assert_eq!(shows, [false, false, true, true, false, false, false]);
+    }
+
+    #[test]
+    fn more_than_any_film_has_is_refused() {
+        let mut cutter = cutter(0);
+        let limit = CutError::Subtitles { limit: LARGEST };
+        assert_eq!(cutter.push(&vec![b'x'; LARGEST + 1]), Err(limit));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_breaks_it_and_pieces_do_not_matter(
+            words in proptest::collection::vec("(\\PC|[0-9:.\r\n]| --> |\n\n|00:0[0-9].000 --> 00:1[0-9].500\n){0,4}", 0..20),
+            size in 1..30_usize,
+        ) {
+            let bytes = words.concat().into_bytes();
+            let mut whole = cutter(0);
+            whole.push(&bytes).unwrap();
+            let mut parts = cutter(0);
+            for piece in bytes.chunks(size) {
+                parts.push(piece).unwrap();
+            }
+            proptest::prop_assert_eq!(whole.finish().unwrap(), parts.finish().unwrap());
+        }
+    }
 }

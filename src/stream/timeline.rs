@@ -246,3 +246,109 @@ fn cuts(keyframes: &[(i64, u64)], end: i64, timescale: i64) -> Vec<usize> {
     }
     chosen
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::media::{Keyframe, Track};
+    use crate::stream::tests::indexes::{film_of, index, video};
+
+    fn starts(keyframes_s: &[i64], end_s: i64) -> Vec<f64> {
+        let (_, timeline) = film_of(keyframes_s, end_s);
+        (0..=timeline.count()).map(|number| timeline.start_s(number)).collect()
+    }
+
+    #[test]
+    fn segments_are_about_four_seconds_and_begin_with_keyframes() {
+        assert_eq!(starts(&[0, 2, 4, 6, 8, 10], 11), [0.0, 4.0, 8.0, 11.0]);
+        // The nearest, not the next after.
+        assert_eq!(starts(&[0, 3, 9, 12, 17], 20), [0.0, 3.0, 9.0, 12.0, 17.0, 20.0]);
+        assert_eq!(starts(&[0, 10, 20], 25), [0.0, 10.0, 20.0, 25.0]);
+        assert_eq!(starts(&[5], 9), [5.0, 9.0]);
+        // Out of order, twice, hidden by an edit list.
+        assert_eq!(starts(&[8, 4, -8, -2, 4], 12), [0.0, 4.0, 8.0, 12.0]);
+        // A header that states less than there is.
+        assert_eq!(starts(&[0, 4, 8], 0), [0.0, 4.0, 8.0, 8.04]);
+    }
+
+    #[test]
+    fn a_run_begins_where_ffmpeg_lands_on_the_keyframe_or_before_it() {
+        let start = |container, reordered| {
+            let mut track = video(&[0, 4, 8], 12);
+            if let Kind::Video(video) = &mut track.kind {
+                video.reordered = reordered;
+            }
+            let timeline = Timeline::of(&Plan::of(&index(container, vec![track])).unwrap());
+            assert_eq!(timeline.start_job(0), None);
+            timeline.start_job(2).unwrap().at_us
+        };
+        assert_eq!(start(Container::Mp4, true), 8_001_000);
+        assert_eq!(start(Container::Matroska, true), 8_000_000);
+        assert_eq!(start(Container::Matroska, false), 8_001_000);
+        assert_eq!(start(Container::Webm, false), 8_001_000);
+    }
+
+    #[test]
+    fn a_time_has_its_segment_and_a_segment_its_bytes() {
+        let (_, timeline) = film_of(&[0, 4, 8], 12);
+        for (seconds, number) in [
+            (-5.0, 0),
+            (0.0, 0),
+            (3.999, 0),
+            (4.0, 1),
+            (8.5, 2),
+            (99.0, 2),
+            (f64::NAN, 0),
+        ] {
+            assert_eq!(timeline.segment_at(seconds), number, "{seconds}");
+        }
+        assert_eq!(timeline.bytes(0), 1_000_000..2_000_000);
+        assert_eq!(timeline.bytes(2), 3_000_000..u64::MAX);
+        assert_eq!(timeline.bytes(9), u64::MAX..u64::MAX);
+        assert_eq!(
+            (timeline.peak_bits(), timeline.average_bits()),
+            (Some(2_000_000), Some(2_000_000))
+        );
+    }
+
+    #[test]
+    fn subtitles_are_final_30_s_after_the_beginning_of_their_run() {
+        let (_, timeline) = film_of(&[0, 4, 8, 12, 40, 44, 50], 60);
+        let begins: Vec<_> = (0..7).map(|number| timeline.subtitle_start(number)).collect();
+        assert_eq!(begins, [0, 0, 0, 0, 2, 3, 3]);
+        assert!(timeline.subtitles_final(0, 1) && timeline.subtitles_final(2, 4) && !timeline.subtitles_final(3, 4));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_an_index_says_there_is_a_timeline(
+            keyframes in prop::collection::vec((any::<i64>(), any::<u64>()), 1..50),
+            shift in 0..60_u32,
+            timescale in any::<u32>(),
+            end in any::<i64>(),
+            seconds in any::<f64>(),
+        ) {
+            let keyframes = keyframes.into_iter().map(|(pts, offset)| Keyframe { pts: pts >> shift, offset }).collect();
+            let mut track = Track { timescale, end, ..video(&[0], 0) };
+            if let Kind::Video(video) = &mut track.kind {
+                video.keyframes = keyframes;
+            }
+            let timeline = Timeline::of(&Plan::of(&index(Container::Mp4, vec![track])).unwrap());
+            prop_assert!(timeline.count() >= 1);
+            let sum: i128 = (0..timeline.count()).map(|number| i128::from(timeline.duration_us(number))).sum();
+            prop_assert_eq!(sum as f64 / 1e6, timeline.film_s());
+            let number = timeline.segment_at(seconds);
+            prop_assert!(number < timeline.count());
+            for number in 0..timeline.count() {
+                prop_assert!(timeline.duration_us(number) >= 0);
+                prop_assert_eq!(timeline.segment_of(timeline.cuts[number as usize], timescale.max(1)), number);
+                prop_assert!(timeline.begins(number, timeline.cuts[number as usize], timescale.max(1)));
+                prop_assert!(timeline.subtitle_start(number) <= number);
+                let bytes = timeline.bytes(number);
+                prop_assert!(bytes.start <= bytes.end);
+            }
+        }
+    }
+}

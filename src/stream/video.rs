@@ -202,23 +202,22 @@ fn hide_before(samples: &mut [Sample], zero: i64) {
     let Some(seen) = samples.iter().map(|sample| sample.pts).filter(|pts| *pts >= zero).min() else {
         return;
     };
-    let (delay, _) = reordering(samples);
-    // Far enough apart that decoding times, a tick apart, come before them.
-    let step = delay as i64 + 1;
     let mut hidden: Vec<usize> = (0..samples.len()).filter(|&at| samples[at].pts < zero).collect();
     hidden.sort_by_key(|&at| samples[at].pts);
     for (back, &at) in hidden.iter().rev().enumerate() {
-        samples[at].pts = seen - step * (back as i64 + 1);
+        samples[at].pts = seen - (back as i64 + 1);
     }
 }
 
 /// Decoding times for samples in the order of decoding, from their presentation times alone: FFmpeg's own depend on
 /// where a run began. The first is decoded when the first is shown, since some players place a segment by the one and some by
-/// the other; no sample is decoded after it is shown.
+/// the other; or a tick for each picture earlier that is decoded before the first one that is shown (in open groups). No
+/// sample is decoded after it is shown.
 fn code(samples: &[Sample], next: Option<i64>) -> Result<(u64, Vec<Coded>), FragmentError> {
     let impossible = |_| FragmentError::Malformed("times that are too far apart");
     let (delay, shown) = reordering(samples);
-    let Some(&first) = shown.first() else {
+    let first = samples.iter().zip(0..).map(|(sample, turn)| sample.pts - turn).min();
+    let Some(first) = first else {
         return Ok((0, Vec::new()));
     };
     let start = u64::try_from(first).map_err(|_| FragmentError::Malformed("a time before all films"))?;

@@ -61,8 +61,8 @@ const AAC_RATES: [u32; 13] = [
     96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350,
 ];
 
-/// Of an AudioSpecificConfig (ISO/IEC 14496-3 1.6.2.1). Spectral band replication that is signalled doubles rate and frame;
-/// implicit signalling is not seen, as by nobody who reads only headers.
+/// Of an AudioSpecificConfig (ISO/IEC 14496-3 1.6.2.1). Spectral band replication that is signalled doubles rate and
+/// frame; implicit signalling is not seen, as by nobody who reads only headers.
 pub(in crate::media) fn mpeg4_audio(config: &[u8]) -> Option<Sound> {
     const REPLICATION: u32 = 5;
     const PARAMETRIC_STEREO: u32 = 29;

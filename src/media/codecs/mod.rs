@@ -8,7 +8,7 @@ mod video;
 pub(super) use audio::{Sound, ac3, eac3, es_descriptor, flac, mpeg4_audio, opus};
 pub(super) use h264::h264;
 pub(super) use hevc::hevc;
-pub(super) use video::{Picture, av1, vp9, vp9_guess};
+pub(super) use video::{Picture, av1, vp9, vp9_frame, vp9_guess};
 
 /// A NAL unit without the bytes that keep start codes out of it (H.264 7.4.1).
 fn unescaped(unit: &[u8]) -> Vec<u8> {

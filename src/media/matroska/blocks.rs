@@ -10,9 +10,19 @@ const SIMPLE_BLOCK: u32 = 0xa3;
 const BLOCK_GROUP: u32 = 0xa0;
 const BLOCK: u32 = 0xa1;
 
-/// Number of a track and the time of its first block, in ticks of the file. `bytes` begin with a cluster.
-pub(super) fn first(bytes: &[u8]) -> Vec<(u64, i64)> {
-    let mut found: Vec<(u64, i64)> = Vec::new();
+/// The first block of a track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct First<'a> {
+    pub(super) track: u64,
+    /// In ticks of the file.
+    pub(super) time: i64,
+    /// Its data as far as it is known; of laced frames, nothing that a decoder would understand.
+    pub(super) data: &'a [u8],
+}
+
+/// The first block of each track. `bytes` begin with a cluster.
+pub(super) fn first(bytes: &[u8]) -> Vec<First<'_>> {
+    let mut found: Vec<First<'_>> = Vec::new();
     let mut cluster = 0;
     let mut rest = bytes;
     while let Some(header) = Header::read(rest) {
@@ -36,11 +46,12 @@ pub(super) fn first(bytes: &[u8]) -> Vec<(u64, i64)> {
             BLOCK_GROUP => child(content, BLOCK),
             _ => None,
         };
-        if let Some((track, relative)) = block.and_then(start)
+        if let Some((track, relative, data)) = block.and_then(start)
             && found.len() < TRACK_LIMIT
-            && !found.iter().any(|(known, _)| *known == track)
+            && !found.iter().any(|known| known.track == track)
         {
-            found.push((track, cluster.saturating_add(i64::from(relative))));
+            let time = cluster.saturating_add(i64::from(relative));
+            found.push(First { track, time, data });
         }
         let Some(next) = body.get(length..) else { break };
         rest = next;
@@ -48,9 +59,11 @@ pub(super) fn first(bytes: &[u8]) -> Vec<(u64, i64)> {
     found
 }
 
-/// Number of the track, and the time after the cluster's.
-fn start(block: &[u8]) -> Option<(u64, i16)> {
+/// Number of the track, the time after the cluster's, and what follows.
+fn start(block: &[u8]) -> Option<(u64, i16, &[u8])> {
     let mut fields = Fields(block);
     let (track, _) = variable(&mut fields)?;
-    Some((track?, fields.u16()?.cast_signed()))
+    let relative = fields.u16()?.cast_signed();
+    let _flags = fields.u8()?;
+    Some((track?, relative, fields.0))
 }

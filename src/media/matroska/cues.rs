@@ -20,8 +20,8 @@ pub(super) struct Point {
     pub(super) keyframe: Keyframe,
 }
 
-/// All entries in order of time, and of each track none twice. Those that point out of the file are left out: it has been
-/// cut off.
+/// All entries in order of time, and of each track none twice. Those that point out of the file are left out: it has
+/// been cut off.
 pub(super) fn points(cues: &[u8], clock: Clock, base: u64, size: u64) -> Result<Vec<Point>, MediaError> {
     let mut points = Vec::new();
     for (id, cue) in Elements(cues) {

@@ -6,8 +6,9 @@ mod ebml;
 mod tags;
 mod tracks;
 
+use super::codecs::vp9_frame;
 use super::read::{BLOCK, ReadAt, Reader};
-use super::{Container, Index, Kind, MediaError, Track};
+use super::{Codec, Container, Index, Kind, MediaError, Track};
 use ebml::{Elements, Header, LONGEST_HEADER, child, float, unsigned};
 
 const EBML: u32 = 0x1a45_dfa3;
@@ -122,10 +123,8 @@ pub(super) async fn read<R: ReadAt>(reader: &mut Reader<'_, R>) -> Result<Index,
         Some((_, place)) => tags::bit_rates(&reader.known(*place)),
         None => Vec::new(),
     };
-    let first_blocks = layout
-        .cluster
-        .map(|at| blocks::first(&reader.known(at)))
-        .unwrap_or_default();
+    let known = layout.cluster.map(|at| reader.known(at)).unwrap_or_default();
+    let first_blocks = blocks::first(&known);
     for entry in &mut entries {
         let rate = statistics
             .iter()
@@ -140,9 +139,16 @@ pub(super) async fn read<R: ReadAt>(reader: &mut Reader<'_, R>) -> Result<Index,
     let whole = end.filter(|end| *end > video_start);
     let mut tracks = Vec::new();
     for entry in entries {
-        let first = first_blocks.iter().find(|(track, _)| *track == entry.number);
-        let first = first.map(|(_, time)| clock.ticks(*time).saturating_sub(entry.delay));
+        let block = first_blocks.iter().find(|first| first.track == entry.number);
+        let first = block.map(|block| clock.ticks(block.time).saturating_sub(entry.delay));
         let mut track = entry.track;
+        if track.codec == Codec::Vp9
+            && let Kind::Video(video) = &mut track.kind
+            && let Some(picture) = block.and_then(|block| vp9_frame(block.data, video))
+        {
+            video.bit_depth = picture.bit_depth;
+            track.codec_string = picture.string;
+        }
         track.start = first_keyframe(&track).or(first).unwrap_or(video_start);
         let last = last_keyframe(&track);
         track.end = whole.unwrap_or(last).max(last).max(track.start);
@@ -165,8 +171,8 @@ fn first_keyframe(track: &Track) -> Option<i64> {
     }
 }
 
-/// At least when the last keyframe's pictures end, if they are as many as those of the others: for a file that does not say
-/// how long it is.
+/// At least when the last keyframe's pictures end, if they are as many as those of the others: for a file that does
+/// not say how long it is.
 fn last_keyframe(track: &Track) -> i64 {
     let Kind::Video(video) = &track.kind else { return 0 };
     match video.keyframes[..] {

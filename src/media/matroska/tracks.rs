@@ -149,12 +149,7 @@ fn video(body: &[u8], codec: &Codec, private: &[u8]) -> (Kind, Option<String>) {
         Codec::H264 => h264(private),
         Codec::Hevc => hevc(private),
         Codec::Av1 => av1(private),
-        Codec::Vp9 => {
-            let rate = frame_rate.map_or(30.0, |(numerator, denominator)| {
-                f64::from(numerator) / f64::from(denominator)
-            });
-            Some(vp9_guess(private, width, height, rate, told_depth))
-        }
+        Codec::Vp9 => Some(vp9_guess(private, (width, height), frame_rate, told_depth)),
         Codec::Vp8 => Some(Picture {
             string: Some("vp8".to_owned()),
             reordered: Some(false),

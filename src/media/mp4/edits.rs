@@ -1,5 +1,5 @@
-//! Edit lists (ISO/IEC 14496-12 8.6.6), with the result that FFmpeg's demuxer comes to: what is cut away at the front stays,
-//! before the film, from the keyframe on that it needs.
+//! Edit lists (ISO/IEC 14496-12 8.6.6), with the result that FFmpeg's demuxer comes to: what is cut away at the front
+//! stays, before the film, from the keyframe on that it needs.
 
 use super::boxes::below;
 use super::samples::{Sample, Samples, Tables};
@@ -91,8 +91,9 @@ pub(super) fn show(
     };
     let mut pauses = 0;
     if edits.is_empty() {
-        for sample in tables.samples() {
-            walker.step()?;
+        let mut samples = tables.samples();
+        while let Some(sample) = samples.next() {
+            walker.charge(&mut samples)?;
             walker.place(sample, sample.dts.saturating_add(sample.composition), true)?;
         }
     } else {
@@ -151,11 +152,10 @@ struct Walker<'a> {
 }
 
 impl Walker<'_> {
-    fn step(&mut self) -> Result<(), MediaError> {
-        const LIMIT: u64 = super::STEP_LIMIT;
-        *self.steps = self.steps.checked_sub(1).ok_or(MediaError::TooLarge {
-            what: "samples",
-            limit: LIMIT,
+    fn charge(&mut self, samples: &mut Samples<'_>) -> Result<(), MediaError> {
+        *self.steps = self.steps.checked_sub(samples.work()).ok_or(MediaError::TooLarge {
+            what: "entries in tables of samples",
+            limit: super::STEP_LIMIT,
         })?;
         Ok(())
     }
@@ -194,7 +194,7 @@ impl Walker<'_> {
     ) -> Result<(), MediaError> {
         let audio = self.walk == Walk::Audio;
         let until = edit.media.saturating_add(edit.duration);
-        let mut samples = self.seek(tables, edit, timescale)?.peekable();
+        let mut samples = self.seek(tables, edit, timescale)?;
         // The time of decoding that the next sample within the edit gets.
         let mut dts = counter;
         let mut entered = false;
@@ -202,13 +202,11 @@ impl Walker<'_> {
         let mut early: Vec<(Sample, i64)> = Vec::new();
         let mut early_length = 0_i64;
         let mut after_end = false;
-        while let Some(sample) = samples.next() {
-            self.step()?;
-            let length = if samples.peek().is_some() {
-                sample.duration
-            } else {
-                edit.duration
-            };
+        let mut next = samples.next();
+        while let Some(sample) = next {
+            next = samples.next();
+            self.charge(&mut samples)?;
+            let length = if next.is_some() { sample.duration } else { edit.duration };
             let shown = sample.dts.saturating_add(sample.composition);
             let within = shown >= edit.media && shown < until;
             let cut = audio && first && shown < edit.media && shown.saturating_add(length) > edit.media;
@@ -258,7 +256,8 @@ impl Walker<'_> {
         dts.saturating_add(self.shift).saturating_add(sample.composition)
     }
 
-    /// The samples from the last keyframe on that is shown no later than the edit begins; of sound from one second before.
+    /// The samples from the last keyframe on that is shown no later than the edit begins; of sound from one second
+    /// before.
     fn seek<'t>(&mut self, tables: &Tables<'t>, edit: Edit, timescale: u32) -> Result<Samples<'t>, MediaError> {
         let time = match self.walk {
             Walk::Audio => edit.media.saturating_sub(i64::from(timescale)).max(0),
@@ -271,7 +270,7 @@ impl Walker<'_> {
         loop {
             let here = next.clone();
             let Some(sample) = next.next() else { break };
-            self.step()?;
+            self.charge(&mut next)?;
             if sample.dts > time {
                 break;
             }

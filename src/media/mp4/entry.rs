@@ -72,7 +72,7 @@ fn video(entry: &mut Entry, kind: [u8; 4], body: &[u8]) {
         b"vp08" => (Codec::Vp8, None),
         b"mp4v" => match config(b"esds").and_then(|esds| es_descriptor(esds.get(4..)?)) {
             Some((0x20, _)) => (Codec::Mpeg4, None),
-            Some((0x6c | 0x6e | 0x6d, _)) => (Codec::Other("still picture".to_owned()), None),
+            Some((0x6c..=0x6e, _)) => (Codec::Other("still picture".to_owned()), None),
             Some((0x60..=0x65, _)) => (Codec::Other("MPEG-2 video".to_owned()), None),
             _ => (other(&kind), None),
         },

@@ -1,5 +1,5 @@
-//! Fragmented files: the samples are told by each fragment alone, unless a segment index (`sidx`, ISO/IEC 14496-12 8.16.3)
-//! lists the fragments.
+//! Fragmented files: the samples are told by each fragment alone, unless a segment index (`sidx`, ISO/IEC 14496-12
+//! 8.16.3) lists the fragments.
 
 use super::edits::KEYFRAME_LIMIT;
 use super::movie::traks;

@@ -11,8 +11,8 @@ use super::read::{ReadAt, Reader};
 use super::{Container, Index, MediaError};
 use boxes::Header;
 
-/// Samples of all tracks looked at together; a film of ten hours has 6 million.
-pub(super) const STEP_LIMIT: u64 = 16 << 20;
+/// Entries of tables and samples of all tracks looked at together; a film of ten hours has 12 million.
+pub(super) const STEP_LIMIT: u64 = 32 << 20;
 
 /// Boxes of the file looked at before what is sought.
 const BOX_LIMIT: usize = 64;

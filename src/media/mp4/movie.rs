@@ -143,7 +143,7 @@ fn trak(body: &[u8], stream: usize, movie_timescale: u32) -> Trak<'_> {
             .and_then(words)
             .or_else(|| handler_name(hdlr)),
         default: enabled,
-        forced: entry.as_ref().is_some_and(|entry| entry.forced),
+        forced: entry.as_ref().is_some_and(|entry| entry.forced) || forced(body),
         timescale,
         start: 0,
         end: 0,
@@ -218,6 +218,17 @@ fn handler_name(hdlr: &[u8]) -> Option<String> {
     let name = words(counted.map_or(name, |(_, rest)| rest))?;
     let meaningless = name.ends_with("Handler") || name.ends_with("handler") || name.contains("Media Handler");
     (!meaningless).then_some(name)
+}
+
+/// Whether a track has the role of subtitles that are always shown (`kind`, ISO/IEC 14496-12 8.10.4; the roles of
+/// DASH).
+fn forced(trak: &[u8]) -> bool {
+    let udta = child(trak, b"udta").unwrap_or_default();
+    let mut roles = Boxes(udta).filter(|(kind, _)| kind == b"kind").filter_map(|(_, body)| {
+        let mut strings = body.get(4..)?.split(|byte| *byte == 0);
+        strings.nth(1)
+    });
+    roles.any(|role| matches!(role, b"forced-subtitle" | b"forced_subtitle"))
 }
 
 /// Numbers of the tracks that are this one's chapters.

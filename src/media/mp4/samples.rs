@@ -1,5 +1,5 @@
-//! The tables of samples (ISO/IEC 14496-12 8.6, 8.7), walked one sample at a time: a table may claim four milliard samples
-//! in sixteen bytes, so nothing is made of its counts.
+//! The tables of samples (ISO/IEC 14496-12 8.6, 8.7), walked one sample at a time: a table may claim four milliard
+//! samples in sixteen bytes, so nothing is made of its counts.
 
 use super::boxes::child;
 use crate::media::fields::{Fields, entry};
@@ -153,6 +153,7 @@ impl<'a> Tables<'a> {
             place: 0,
             sync: 0,
             partial_sync: 0,
+            work: 0,
         }
     }
 }
@@ -197,8 +198,9 @@ struct Run {
 
 impl Run {
     /// The value for the next sample; entries of no samples are passed, each once.
-    fn step(&mut self, read: impl Fn(usize) -> Option<(u32, i64)>) -> Option<i64> {
+    fn step(&mut self, work: &mut u64, read: impl Fn(usize) -> Option<(u32, i64)>) -> Option<i64> {
         while self.left == 0 {
+            *work += 1;
             (self.left, self.value) = read(self.next)?;
             self.next += 1;
         }
@@ -221,9 +223,15 @@ pub(super) struct Samples<'a> {
     place: u64,
     sync: usize,
     partial_sync: usize,
+    work: u64,
 }
 
 impl Samples<'_> {
+    /// Entries of tables looked at since the last call; those of no samples count too.
+    pub(super) fn work(&mut self) -> u64 {
+        std::mem::take(&mut self.work)
+    }
+
     /// Enters the next chunk that has samples.
     fn enter_chunk(&mut self) -> Option<()> {
         let group = |n: usize| {
@@ -263,14 +271,16 @@ impl Iterator for Samples<'_> {
     fn next(&mut self) -> Option<Sample> {
         let tables = self.tables;
         let size = tables.sizes.of(self.number)?;
+        self.work += 1;
         while self.chunk_left == 0 {
+            self.work += 1;
             self.enter_chunk()?;
         }
         self.chunk_left -= 1;
         let ticks = |n| duration(tables.durations, n).map(|(count, ticks)| (count, i64::from(ticks)));
-        let duration = self.duration.step(ticks)?;
+        let duration = self.duration.step(&mut self.work, ticks)?;
         let composition = match tables.offsets {
-            Some(table) => self.offset.step(|n| offset(table, n)).unwrap_or(0),
+            Some(table) => self.offset.step(&mut self.work, |n| offset(table, n)).unwrap_or(0),
             None => 0,
         };
         let sync = match tables.sync {
@@ -291,5 +301,64 @@ impl Iterator for Samples<'_> {
         self.dts = self.dts.saturating_add(duration);
         self.place = self.place.saturating_add(size);
         Some(sample)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full(kind: &[u8; 4], fields: &[u32]) -> Vec<u8> {
+        let mut bytes = (12 + 4 * fields.len() as u32).to_be_bytes().to_vec();
+        bytes.extend(kind);
+        bytes.extend([0; 4]);
+        bytes.extend(fields.iter().flat_map(|field| field.to_be_bytes()));
+        bytes
+    }
+
+    #[test]
+    fn samples_lie_in_chunks_beyond_four_gibibytes() {
+        let stbl = [
+            full(b"stts", &[2, 3, 10, 2, 20]),
+            full(b"ctts", &[3, 1, 5, 0, 9, 4, -5_i32 as u32]),
+            full(b"stsz", &[0, 5, 100, 200, 300, 400, 500]),
+            full(b"stsc", &[2, 1, 2, 1, 2, 1, 1]),
+            full(b"co64", &[4, 1, 0, 2, 0, 0, 7, 0, 8]),
+            full(b"stss", &[2, 1, 4]),
+        ];
+        let stbl = stbl.concat();
+        let tables = Tables::read(&stbl).expect("tables");
+        let samples: Vec<Sample> = tables.samples().collect();
+        let gib = 1_u64 << 32;
+        let places = [gib, gib + 100, 2 * gib, 7, 8];
+        assert_eq!(samples.iter().map(|sample| sample.place).collect::<Vec<_>>(), places);
+        assert_eq!(
+            samples.iter().map(|sample| sample.dts).collect::<Vec<_>>(),
+            [0, 10, 20, 30, 50]
+        );
+        let offsets: Vec<i64> = samples.iter().map(|sample| sample.composition).collect();
+        assert_eq!(offsets, [5, -5, -5, -5, -5]);
+        let sync: Vec<bool> = samples.iter().map(|sample| sample.sync).collect();
+        assert_eq!(sync, [true, false, false, true, false]);
+        assert_eq!((tables.total(), tables.bytes()), ((70, 5), 1500));
+    }
+
+    #[test]
+    fn sizes_may_be_half_bytes() {
+        let mut sizes = full(b"stz2", &[4, 3]);
+        sizes.extend([0x12, 0x30]);
+        let length = sizes.len() as u32;
+        sizes[..4].copy_from_slice(&length.to_be_bytes());
+        let stbl = [
+            full(b"stts", &[1, 3, 1]),
+            sizes,
+            full(b"stsc", &[1, 1, 3, 1]),
+            full(b"stco", &[1, 1000]),
+        ];
+        let stbl = stbl.concat();
+        let tables = Tables::read(&stbl).expect("tables");
+        let places: Vec<u64> = tables.samples().map(|sample| sample.place).collect();
+        assert_eq!((places, tables.bytes()), (vec![1000, 1001, 1003], 6));
+        assert!(tables.samples().all(|sample| sample.sync));
     }
 }

@@ -61,6 +61,7 @@ struct Folder {
     root: PathBuf,
     held: watch::Sender<bool>,
     broken: AtomicBool,
+    absent: AtomicBool,
     /// Every process that was told of, and whether it is urgent now; none once it is forgotten.
     paces: Mutex<BTreeMap<u32, Option<bool>>>,
     told: watch::Sender<u32>,
@@ -73,6 +74,7 @@ impl Folder {
             root: films().to_owned(),
             held: watch::Sender::new(false),
             broken: AtomicBool::new(false),
+            absent: AtomicBool::new(false),
             paces: Mutex::default(),
             told: watch::Sender::new(0),
             progress: Mutex::new(None),
@@ -154,7 +156,7 @@ impl Source for Arc<Folder> {
     }
 
     fn here(&self, _: &FileName, ranges: &[Range<u64>]) -> Vec<bool> {
-        vec![true; ranges.len()]
+        vec![!self.absent.load(Ordering::Relaxed); ranges.len()]
     }
 
     fn last_progress(&self, _: &FileName) -> Option<Instant> {
@@ -279,17 +281,33 @@ async fn provisional_subtitles_are_served_while_their_run_lasts_and_not_kept() {
     let place = Place::new();
     let streams = place.open();
     let film = limit(streams.film(&name("film.mkv"))).await.unwrap();
-    let whole = get(&film, SUBTITLES, 9).await;
-    assert!(!whole.is_empty());
+    get(&film, VIDEO, 9).await;
+    for _ in 0..2 {
+        let provisional = get(&film, SUBTITLES, 9).await;
+        assert!(provisional.starts_with(b"WEBVTT"));
+    }
+    assert_eq!(place.folder.starts(), 1);
     streams.stop().await;
+    place.folder.absent.store(true, Ordering::Relaxed);
     let streams = place.open();
     let film = limit(streams.film(&name("film.mkv"))).await.unwrap();
     let starts = place.folder.starts();
     get(&film, VIDEO, 9).await;
     get(&film, SUBTITLES, 9).await;
-    get(&film, SUBTITLES, 9).await;
-    assert!(place.folder.starts() <= starts + 1);
+    assert_eq!(place.folder.starts(), starts + 1);
     streams.stop().await;
+    // With the bytes before it here, a run that is begun for subtitles begins early enough.
+    let place = Place::new();
+    let streams = place.open();
+    let film = limit(streams.film(&name("film.mkv"))).await.unwrap();
+    let full = get(&film, SUBTITLES, 10).await;
+    streams.stop().await;
+    place.folder.broken.store(true, Ordering::Relaxed);
+    let streams = place.open();
+    let film = limit(streams.film(&name("film.mkv"))).await.unwrap();
+    let starts = place.folder.starts();
+    assert_eq!(get(&film, SUBTITLES, 10).await, full);
+    assert_eq!(place.folder.starts(), starts);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -342,6 +360,7 @@ async fn the_next_place_is_refused_until_somebody_hangs_up() {
     place.options.max_runs = 2;
     // It gives nothing.
     place.script("exec sleep 600");
+    place.folder.absent.store(true, Ordering::Relaxed);
     let streams = place.open();
     let film = limit(streams.film(&name("film.mp4"))).await.unwrap();
     let ask = |number| {
@@ -422,22 +441,30 @@ async fn ffmpeg_killed_at_random_under_play_changes_no_byte() {
     let sequence = all(&film).await;
     streams.stop().await;
     let mut place = Place::new();
-    // Slow enough to be met in the middle of a segment.
     place.options.ahead = Duration::from_secs(4);
     let folder = place.folder.clone();
-    let killed = Arc::new(Mutex::new(BTreeSet::new()));
-    let hits = killed.clone();
+    let killed = Arc::new(Mutex::new(0));
+    let kills = killed.clone();
     let killer = tokio::spawn(async move {
         let mut random = fastrand::Rng::with_seed(1);
+        let mut met = BTreeSet::new();
         loop {
-            tokio::time::sleep(Duration::from_millis(random.u64(5..60))).await;
+            folder
+                .until(|paces| paces.iter().any(|(pid, pace)| pace.is_some() && !met.contains(pid)))
+                .await;
             for pid in folder.pids() {
-                signal(pid, Signal::KILL);
-                hits.lock().insert(pid);
+                // Some are let live, or a slow machine would never come to an end.
+                if met.insert(pid) && random.u8(..3) > 0 {
+                    tokio::time::sleep(Duration::from_millis(random.u64(..150))).await;
+                    if folder.pids().contains(&pid) {
+                        signal(pid, Signal::KILL);
+                        *kills.lock() += 1;
+                    }
+                }
             }
         }
     });
-    for round in 0..3 {
+    for round in 0.. {
         let streams = place.open();
         let film = limit(streams.film(&name("film.mkv"))).await.unwrap();
         for number in 0..film.facts.timeline.count() {
@@ -459,9 +486,11 @@ async fn ffmpeg_killed_at_random_under_play_changes_no_byte() {
         }
         limit(streams.stop()).await;
         std::fs::remove_dir_all(&place.options.cache_dir).unwrap();
+        if *killed.lock() >= 20 {
+            break;
+        }
     }
     killer.abort();
-    assert!(killed.lock().len() >= 5, "{}", killed.lock().len());
     assert!(place.folder.pids().is_empty());
 }
 
@@ -487,9 +516,9 @@ async fn an_unread_rendition_stops_nobody_and_a_run_ahead_of_its_viewer_pauses()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stall_is_told_and_ends_by_itself_or_at_the_deadline() {
+async fn a_stall_is_told_and_ends_by_itself() {
     let mut place = Place::new();
-    place.options.read_deadline = Duration::from_secs(6);
+    place.options.ahead = Duration::from_secs(4);
     let streams = place.open();
     let film = limit(streams.film(&name("film.mp4"))).await.unwrap();
     get(&film, VIDEO, 0).await;
@@ -497,7 +526,7 @@ async fn a_stall_is_told_and_ends_by_itself_or_at_the_deadline() {
     signal(pid, Signal::STOP);
     let waits = {
         let film = film.clone();
-        tokio::spawn(async move { film.segment(&VIDEO, 14).await })
+        tokio::spawn(async move { film.segment(&VIDEO, 7).await })
     };
     let report = limit(async {
         loop {
@@ -510,7 +539,7 @@ async fn a_stall_is_told_and_ends_by_itself_or_at_the_deadline() {
     });
     let report = report.await;
     assert_eq!(report.waiting, 1);
-    assert!(report.words.contains("0:56"), "{}", report.words);
+    assert!(report.words.contains("0:28"), "{}", report.words);
     // Nothing is restarted that did not fail.
     let starts = place.folder.starts();
     place.folder.pids().iter().for_each(|pid| signal(*pid, Signal::CONT));
@@ -518,6 +547,25 @@ async fn a_stall_is_told_and_ends_by_itself_or_at_the_deadline() {
     assert!(ended.is_ok(), "{ended:?}");
     assert_eq!(place.folder.starts(), starts);
     assert_eq!(streams.report(&name("film.mp4")).unwrap().state, FilmState::Completed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_for_which_nothing_comes_is_given_up_at_the_deadline() {
+    let mut place = Place::new();
+    place.options.read_deadline = Duration::from_secs(2);
+    place.script("exec sleep 600");
+    let streams = place.open();
+    let film = limit(streams.film(&name("film.mp4"))).await.unwrap();
+    let asked = Instant::now();
+    let silent = limit(film.segment(&VIDEO, 3)).await;
+    assert!(matches!(silent, Err(StreamError::Unavailable(_))), "{silent:?}");
+    assert!(asked.elapsed() >= Duration::from_secs(2));
+    // Its FFmpeg is not waited for any more, and nobody had started it again.
+    place
+        .folder
+        .until(|paces| paces.values().all(|pace| *pace == Some(false)))
+        .await;
+    assert_eq!(place.folder.starts(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

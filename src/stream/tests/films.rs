@@ -1,6 +1,8 @@
 //! Tiny films, what is in them, and runs of FFmpeg over them.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::ffmpeg::{Encoding, Job, Start, arguments};
-use crate::media::{Audio, Codec, Container, Index, Keyframe, Kind, Track, Video};
+use crate::media::{Index, ReadAt, index};
 use crate::stream::{Cut, Cutter, Plan, RenditionId, Timeline};
 
 /// A film in a folder of its own.
@@ -72,7 +74,7 @@ impl Film {
             call(program, folder.path(), &words);
         }
         let path = folder.path().join(name);
-        let index = index(&path);
+        let index = index_of(&path);
         let plan = Plan::of(&index).unwrap();
         let timeline = Arc::new(Timeline::of(&plan));
         Film {
@@ -217,91 +219,24 @@ fn packets(path: &Path, stream: usize) -> Vec<Packet> {
     shown["packets"].as_array().unwrap().iter().map(packet).collect()
 }
 
-/// What `media` would say, as ffprobe says it.
-fn index(path: &Path) -> Index {
-    let shown = probe(path, "-show_streams -show_format -show_packets");
-    let container = match path.extension().unwrap().to_str().unwrap() {
-        "mp4" => Container::Mp4,
-        "mkv" => Container::Matroska,
-        _ => Container::Webm,
-    };
-    let tracks = shown["streams"].as_array().unwrap().iter();
-    let tracks = tracks.map(|stream| track(stream, &shown, container)).collect();
-    Index { container, tracks }
+struct File(std::fs::File);
+
+impl ReadAt for File {
+    fn size(&self) -> u64 {
+        self.0.metadata().unwrap().len()
+    }
+
+    async fn read_at(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.0.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
 }
 
-fn track(stream: &Value, shown: &Value, container: Container) -> Track {
-    let number = stream["index"].as_u64().unwrap();
-    let (codec, codec_string, frame) = match stream["codec_name"].as_str().unwrap() {
-        "h264" => (Codec::H264, Some("avc1.64000A"), None),
-        "hevc" => (Codec::Hevc, Some("hvc1.1.6.L30.90"), None),
-        "av1" => (Codec::Av1, Some("av01.0.00M.08"), None),
-        "vp9" => (Codec::Vp9, Some("vp09.00.10.08"), None),
-        "aac" => (Codec::Aac, Some("mp4a.40.2"), Some(1024)),
-        "ac3" => (Codec::Ac3, Some("ac-3"), Some(1536)),
-        "opus" => (Codec::Opus, Some("opus"), None),
-        "flac" => (
-            Codec::Flac,
-            Some("fLaC"),
-            stream["frame_size"].as_u64().filter(|size| *size > 0),
-        ),
-        "subrip" => (Codec::SubRip, None, None),
-        "mov_text" => (Codec::MovText, None, None),
-        other => panic!("{other}"),
-    };
-    let of_track = |packet: &&Value| packet["stream_index"].as_u64() == Some(number);
-    let packets: Vec<&Value> = shown["packets"].as_array().unwrap().iter().filter(of_track).collect();
-    let pts = |packet: &&&Value| packet["pts"].as_i64().unwrap();
-    let end = |packet: &&Value| packet["pts"].as_i64().unwrap() + packet["duration"].as_i64().unwrap_or(0);
-    let timescale: u32 = stream["time_base"]
-        .as_str()
-        .unwrap()
-        .strip_prefix("1/")
-        .unwrap()
-        .parse()
-        .unwrap();
-    let keyframe = |packet: &&&Value| packet["flags"].as_str().unwrap().starts_with('K');
-    let keyframes = packets.iter().filter(keyframe).map(|packet| Keyframe {
-        pts: packet["pts"].as_i64().unwrap(),
-        offset: packet["pos"].as_str().unwrap().parse().unwrap(),
-    });
-    let fraction = stream["avg_frame_rate"].as_str().unwrap().split_once('/').unwrap();
-    let kind = match stream["codec_type"].as_str().unwrap() {
-        "video" => Kind::Video(Video {
-            width: stream["width"].as_u64().unwrap() as u32,
-            height: stream["height"].as_u64().unwrap() as u32,
-            frame_rate: Some((fraction.0.parse().unwrap(), fraction.1.parse().unwrap())),
-            reordered: stream["has_b_frames"].as_u64().unwrap() > 0,
-            bit_depth: Some(8),
-            keyframes: keyframes.collect(),
-        }),
-        "audio" => Kind::Audio(Audio {
-            channels: stream["channels"].as_u64().unwrap() as u16,
-            sample_rate: stream["sample_rate"].as_str().unwrap().parse().unwrap(),
-            frame_samples: frame.map(|frame| frame as u32),
-            delay: 0,
-        }),
-        _ => Kind::Subtitles,
-    };
-    let duration = shown["format"]["duration"].as_str().unwrap().parse::<f64>().unwrap();
-    let start = shown["format"]["start_time"].as_str().unwrap().parse::<f64>().unwrap();
-    Track {
-        stream: number as usize,
-        codec,
-        codec_string: codec_string.map(str::to_owned),
-        language: stream["tags"]["language"].as_str().map(str::to_owned),
-        name: stream["tags"]["title"].as_str().map(str::to_owned),
-        default: stream["disposition"]["default"] == 1,
-        forced: stream["disposition"]["forced"] == 1,
-        timescale,
-        start: packets.iter().map(|packet| pts(&packet)).min().unwrap(),
-        end: match container {
-            Container::Mp4 => packets.iter().map(end).max().unwrap(),
-            _ => ((duration + start) * f64::from(timescale)).round() as i64,
-        },
-        bit_rate: stream["bit_rate"].as_str().and_then(|rate| rate.parse().ok()),
-        kind,
-    }
+fn index_of(path: &Path) -> Index {
+    let file = File(std::fs::File::open(path).unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(index(&file)).unwrap()
 }
 
 /// So that no test forgets a kind of output.

@@ -1,3 +1,7 @@
-//! The parts of the program that read what peers send, taken in as they are.
+//! The parts of the program that read what strangers send, taken in as they are.
 
+#[path = "../../../src/media/mod.rs"]
+pub mod media;
 pub mod swarm;
+#[allow(dead_code, unused_imports, reason = "the rest of the room uses them")]
+pub mod torrents;

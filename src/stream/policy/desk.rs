@@ -1,186 +1,29 @@
-//! Which run of FFmpeg serves which request, and which runs begin, pause and end. Pure: what happens comes in with the
-//! time at which it did, decisions come out.
-//!
-//! A *want* is one request that waits; it is always given to a run. A *run* is one FFmpeg, or one that is about to be
-//! started; it makes segments of every track of its film from its first one on.
+//! The policy.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// So far behind its next segment a run still is a wait shorter than a new run, whatever has to be downloaded.
-const NEAR: u32 = 2;
+use super::kinds::{Action, Ask, End, Limits, Orders, Part, Place, Refusal, RunId, Shape, WantId};
+use super::state::{FAR, Run, Track, Want, reaches};
 
-/// So far if every byte between is here: a second of copying. About 30 s of film, the distance within which viewers
-/// share a run.
-pub(super) const FAR: u32 = 8;
-
-/// A run that has made no second segment is replaced by one a little earlier only before this age; after it, the
-/// request begins a run of its own.
-const YOUNG: Duration = Duration::from_secs(10);
-
-/// A player that asks for nothing for so long is not playing: it would ask every 4 s.
-const SETTLED: Duration = Duration::from_secs(10);
-
-/// A track that stays so far behind the leading one has gaps or has ended, and holds nobody up unless it is asked for.
-/// Twice the interleaving that is met in files.
-const SPREAD_S: f64 = 60.0;
-
-/// Bounds differ from what FFmpeg says by less than this.
-const ROUNDING_S: f64 = 0.25;
+/// A player that asks for nothing for so long does not play, or has enough: it would ask every 4 s.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// FFmpeg may be told so many segments too early when it lands late, before that is a failure.
 const EARLIER_LIMIT: u32 = 3;
 
-/// What is counted, and until where.
-#[derive(Debug, Clone)]
-pub(super) struct Limits {
-    pub(super) runs: usize,
-    pub(super) wants: usize,
-    /// A run that is so far ahead of its viewer pauses.
-    pub(super) ahead_s: f64,
-    /// A run that nobody asks of ends after this.
-    pub(super) idle: Duration,
-}
-
-/// What is the same for all runs of a film.
-#[derive(Debug)]
-pub(super) struct Shape {
-    /// Of its content: two shapes of one key are the same film.
-    pub(super) key: [u8; 20],
-    /// Bounds of the segments in seconds: one more than there are segments.
-    pub(super) edges_s: Vec<f64>,
-    /// In the order of a run's outputs.
-    pub(super) tracks: Vec<TrackShape>,
-}
-
-/// One output of a run.
-#[derive(Debug, Clone)]
-pub(super) struct TrackShape {
-    /// Subtitles: they come when somebody speaks, so they say nothing of how far a run is.
-    pub(super) text: bool,
-    /// No data comes after this, in seconds.
-    pub(super) end_s: f64,
-}
-
-/// A part of a track.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Part {
-    /// The initialisation segment.
-    Init,
-    /// Counted from 0.
-    Segment(u32),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct RunId(pub(super) u64);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct WantId(u64);
-
-/// A request for a part that is not in the cache.
-#[derive(Debug, Clone)]
-pub(super) struct Ask {
-    pub(super) film: Arc<Shape>,
-    pub(super) track: usize,
-    pub(super) part: Part,
-    /// The segments around it whose bytes are all here, as far as [`FAR`] to both sides.
-    pub(super) local: Range<u32>,
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Action {
-    /// Begin a run; [`Policy::launch`] says where once it is about to start FFmpeg.
-    Start(RunId),
-    /// Kill it. Its end is not reported back.
-    Stop(RunId),
-    /// The request gets no answer from a run.
-    Refuse(WantId, Refusal),
-}
-
-/// Why a request gets no bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// Every run has somebody who waits or plays.
-    Busy,
-    /// It was tried twice without progress.
-    Failed,
-}
-
-/// How a run ended that was not told to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
-    /// All segments to the end of the film are made, or it failed.
-    Over,
-    /// Its first fragment lies behind the wanted bound.
-    LandedLate,
-}
-
-/// What a run does now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Orders {
-    /// Its pipes are read.
-    pub(super) open: bool,
-    /// Somebody waits for it.
-    pub(super) urgent: bool,
-}
-
-/// Where a run begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    /// The first segment that it makes.
-    pub(super) first: u32,
-    /// FFmpeg seeks for a segment so many before that.
-    pub(super) earlier: u32,
-}
-
-#[derive(Debug)]
-struct Run {
-    film: Arc<Shape>,
-    place: Place,
-    started: Duration,
-    /// FFmpeg is being started: its place is fixed.
-    launched: bool,
-    tracks: Vec<Track>,
-    /// The furthest segment that was asked of it.
-    front: Option<u32>,
-    /// When it was last asked for something.
-    asked: Duration,
-    /// Who asked last has hung up.
-    abandoned: bool,
-}
-
-#[derive(Debug, Clone)]
-struct Track {
-    next: u32,
-    init: bool,
-    reached_s: f64,
-    ended: bool,
-}
-
-#[derive(Debug)]
-struct Want {
-    ask: Ask,
-    since: Duration,
-    run: RunId,
-    /// The run's next segment of this track when the want was given to it.
-    mark: u32,
-    strikes: u32,
-}
-
 /// All runs and wants.
 #[derive(Debug)]
-pub(super) struct Policy {
-    limits: Limits,
-    runs: BTreeMap<RunId, Run>,
-    wants: BTreeMap<WantId, Want>,
+pub(in crate::stream) struct Policy {
+    pub(super) limits: Limits,
+    pub(super) runs: BTreeMap<RunId, Run>,
+    pub(super) wants: BTreeMap<WantId, Want>,
     last_id: u64,
 }
 
 impl Policy {
-    pub(super) fn new(limits: Limits) -> Policy {
+    pub(in crate::stream) fn new(limits: Limits) -> Policy {
         Policy {
             limits,
             runs: BTreeMap::new(),
@@ -193,7 +36,7 @@ impl Policy {
     ///
     /// # Errors
     /// Nobody can serve it now, and nobody was disturbed for it.
-    pub(super) fn ask(&mut self, now: Duration, ask: Ask) -> Result<(WantId, Vec<Action>), Refusal> {
+    pub(in crate::stream) fn ask(&mut self, now: Duration, ask: Ask) -> Result<(WantId, Vec<Action>), Refusal> {
         if self.wants.len() >= self.limits.wants {
             return Err(Refusal::Busy);
         }
@@ -204,7 +47,7 @@ impl Policy {
     }
 
     /// Somebody no longer waits. A want that is gone is fine too.
-    pub(super) fn withdraw(&mut self, id: WantId) {
+    pub(in crate::stream) fn withdraw(&mut self, id: WantId) {
         let Some(want) = self.wants.remove(&id) else { return };
         let alone = !self.waited_for(want.run);
         if let Some(run) = self.runs.get_mut(&want.run) {
@@ -213,7 +56,7 @@ impl Policy {
     }
 
     /// Somebody was given a segment from the cache: whoever works there works for him.
-    pub(super) fn touch(&mut self, now: Duration, film: &[u8; 20], number: u32) {
+    pub(in crate::stream) fn touch(&mut self, now: Duration, film: &[u8; 20], number: u32) {
         let near = self
             .runs
             .values_mut()
@@ -228,14 +71,20 @@ impl Policy {
     }
 
     /// FFmpeg is about to be started: from where. None if that is no longer wanted.
-    pub(super) fn launch(&mut self, id: RunId) -> Option<Place> {
+    pub(in crate::stream) fn launch(&mut self, id: RunId) -> Option<Place> {
         let run = self.runs.get_mut(&id)?;
         run.launched = true;
         Some(run.place)
     }
 
     /// A run has made a part: who gets it. The same part may be asked of another run too.
-    pub(super) fn made(&mut self, now: Duration, id: RunId, track: usize, part: Part) -> (Vec<WantId>, Vec<Action>) {
+    pub(in crate::stream) fn made(
+        &mut self,
+        now: Duration,
+        id: RunId,
+        track: usize,
+        part: Part,
+    ) -> (Vec<WantId>, Vec<Action>) {
         let Some(run) = self.runs.get_mut(&id) else {
             return (Vec::new(), Vec::new());
         };
@@ -267,21 +116,21 @@ impl Policy {
     }
 
     /// A track of a run has come to this time of the film.
-    pub(super) fn reached(&mut self, id: RunId, track: usize, reached_s: f64) {
+    pub(in crate::stream) fn reached(&mut self, id: RunId, track: usize, reached_s: f64) {
         if let Some(track) = self.runs.get_mut(&id).and_then(|run| run.tracks.get_mut(track)) {
             track.reached_s = track.reached_s.max(reached_s);
         }
     }
 
     /// Nothing more comes of this track of a run.
-    pub(super) fn track_ended(&mut self, id: RunId, track: usize) {
+    pub(in crate::stream) fn track_ended(&mut self, id: RunId, track: usize) {
         if let Some(track) = self.runs.get_mut(&id).and_then(|run| run.tracks.get_mut(track)) {
             track.ended = true;
         }
     }
 
     /// A run has ended by itself. Who still waited for it gets another, unless this was the second in vain.
-    pub(super) fn ended(&mut self, now: Duration, id: RunId, end: End) -> Vec<Action> {
+    pub(in crate::stream) fn ended(&mut self, now: Duration, id: RunId, end: End) -> Vec<Action> {
         let mut actions = Vec::new();
         let Some(run) = self.runs.remove(&id) else {
             return actions;
@@ -317,7 +166,7 @@ impl Policy {
     }
 
     /// Time has passed: ends runs that nobody asks of.
-    pub(super) fn tick(&mut self, now: Duration) -> Vec<Action> {
+    pub(in crate::stream) fn tick(&mut self, now: Duration) -> Vec<Action> {
         let idle: Vec<RunId> = self
             .runs
             .iter()
@@ -331,7 +180,7 @@ impl Policy {
     }
 
     /// What each run does now.
-    pub(super) fn orders(&self) -> impl Iterator<Item = (RunId, Orders)> {
+    pub(in crate::stream) fn orders(&self) -> impl Iterator<Item = (RunId, Orders)> {
         self.runs.iter().map(|(id, run)| {
             let urgent = self.waited_for(*id);
             let open = urgent || !run.is_ahead(self.limits.ahead_s);
@@ -340,12 +189,12 @@ impl Policy {
     }
 
     /// Runs that work on a film.
-    pub(super) fn runs_of(&self, film: &[u8; 20]) -> usize {
+    pub(in crate::stream) fn runs_of(&self, film: &[u8; 20]) -> usize {
         self.runs.values().filter(|run| run.film.key == *film).count()
     }
 
     /// How many wait for parts of a film; what is waited for longest, and since when.
-    pub(super) fn waiting(&self, film: &[u8; 20]) -> (usize, Option<(Part, Duration)>) {
+    pub(in crate::stream) fn waiting(&self, film: &[u8; 20]) -> (usize, Option<(Part, Duration)>) {
         let wants = || self.wants.values().filter(|want| want.ask.film.key == *film);
         let oldest = wants().min_by_key(|want| want.since);
         (wants().count(), oldest.map(|want| (want.ask.part, want.since)))
@@ -456,7 +305,8 @@ impl Policy {
             Part::Init => 0,
             Part::Segment(number) => number,
         };
-        Ok(self.start(now, &ask.film, Place { first, earlier: 0 }, actions))
+        let earlier = ask.earlier.min(first);
+        Ok(self.start(now, &ask.film, Place { first, earlier }, actions))
     }
 
     /// Abandoned before paused (its viewer has 30 s in the cache) before one that has not been asked for a while; of
@@ -535,38 +385,3 @@ impl Policy {
         self.last_id
     }
 }
-
-impl Run {
-    fn asked_for(&mut self, now: Duration, number: Option<u32>) {
-        self.asked = now;
-        self.abandoned = false;
-        self.front = self.front.max(number);
-    }
-
-    fn is_young(&self, now: Duration) -> bool {
-        let begun = self.tracks.iter().any(|track| track.next > self.place.first + 1);
-        !self.launched || (!begun && now.saturating_sub(self.started) < YOUNG)
-    }
-
-    /// Every track that still comes is far enough ahead of the viewer. One that nobody has asked for a segment is.
-    fn is_ahead(&self, ahead_s: f64) -> bool {
-        let Some(front) = self.front else { return true };
-        let edge_s = self.film.edges_s.get(front as usize).copied().unwrap_or(f64::MAX);
-        let target_s = edge_s + ahead_s;
-        let slowest = self
-            .tracks
-            .iter()
-            .zip(&self.film.tracks)
-            .filter(|(track, shape)| !shape.text && !track.ended && track.reached_s < shape.end_s - ROUNDING_S);
-        let slowest = slowest.map(|(track, _)| track.reached_s).fold(f64::MAX, f64::min);
-        let leader = self.tracks.iter().map(|track| track.reached_s).fold(0.0, f64::max);
-        slowest >= target_s || leader >= target_s + SPREAD_S
-    }
-}
-
-fn reaches(distance: u32, local: bool) -> bool {
-    distance <= NEAR || (distance <= FAR && local)
-}
-
-#[cfg(test)]
-mod tests;
