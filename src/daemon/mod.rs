@@ -230,7 +230,7 @@ async fn stop(mount: Mount, library: &Arc<Library>, streams: Option<&Streams<Lib
         let reaping = async {
             if let Some(streams) = streams {
                 // What is left then dies with the process: the kernel sees to it.
-                drop(tokio::time::timeout(REAP_LIMIT, streams.stop()).await);
+                let _ = tokio::time::timeout(REAP_LIMIT, streams.stop()).await;
             }
         };
         // The FFmpegs are killed first; but one that waits for a read dies only when that fails, and its end sends a
