@@ -15,7 +15,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
 use crate::config::{self, Config, Limit, Listen, LogFormat, Secret, Settings, Surroundings};
 use crate::ffmpeg::confinement::{self, Rules};
-use crate::torrents::{Download, Floor};
+use crate::torrents::{Download, Floor, Seeding};
 use crate::{daemon, demo, doctor};
 
 /// Shows torrents as ordinary files that play while they download
@@ -178,6 +178,10 @@ struct MountArguments {
     /// Send at most so many bytes a second, such as 512K; under 16K counts as 16K [default: off]
     #[arg(long, value_name = "RATE|off", help_heading = "Downloading")]
     upload_limit: Option<Limit>,
+    /// Give a torrent of which all is here to others: never, while it is in use (until 5 minutes after), or always
+    /// [default: in-use]
+    #[arg(long, value_name = "never|in-use|always", value_parser = config::seeding, help_heading = "Downloading")]
+    seed: Option<Seeding>,
     /// Store nothing more when less than this is free, such as 10G [default: 5%]
     #[arg(long, value_name = "SIZE|PERCENT%", value_parser = config::floor, help_heading = "Downloading")]
     free_space_floor: Option<Floor>,
@@ -397,6 +401,7 @@ fn settings(common: &Common, mount: Option<&MountArguments>) -> Settings {
         lsd: mount.lsd,
         peer: mount.peer.clone(),
         read_deadline: mount.read_deadline,
+        seed: mount.seed,
         stream_disk: mount.stream_disk,
         stream_memory: mount.stream_memory,
         stream_runs: mount.stream_runs,

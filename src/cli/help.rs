@@ -28,6 +28,8 @@ Examples:
           these too; quote magnet links: & means something to the shell
   magnetfs mount ~/Torrents --download whole --listen 0.0.0.0:6881
           fetch everything, and let other peers connect
+  magnetfs mount ~/Torrents --seed always --listen 0.0.0.0:6881 --upload-limit 1M
+          go on giving what is complete to others; --seed never stops at that point
   magnetfs mount ~/Torrents --dht off --lsd off --trackers off \\
           --peer 192.0.2.7:6881 film.torrent
           ask nobody but this peer

@@ -36,7 +36,7 @@ fn no_flag_is_dropped_on_the_way() {
                --free-space-floor 10G --gid 7 --http 127.0.0.1:5 --http-host a.lan --http-token 0123456789abcdef \
                --stream-disk 1G --stream-memory 1M --stream-runs 1 \
                --listen 127.0.0.1:1 --log json --log-level debug --lsd off \
-               --peer 127.0.0.1:2 --read-deadline 9 --socket /s --trackers off --uid 8 --umask 077 \
+               --peer 127.0.0.1:2 --read-deadline 9 --seed always --socket /s --trackers off --uid 8 --umask 077 \
                --upload-limit 1M --upnp on";
     let line = CommandLine::try_parse_from(all.split_whitespace()).unwrap();
     let Command::Mount(mount) = &line.command else {
@@ -48,7 +48,7 @@ fn no_flag_is_dropped_on_the_way() {
                  --free-space-floor 11G --gid 9 --http off --http-host b.lan --http-token fedcba9876543210 \
                  --stream-disk 2G --stream-memory 2M --stream-runs 2 \
                  --listen 127.0.0.1:3 --log text --log-level warn --lsd on \
-                 --peer 127.0.0.1:4 --read-deadline 10 --socket /t --trackers on --uid 10 --umask 070 \
+                 --peer 127.0.0.1:4 --read-deadline 10 --seed never --socket /t --trackers on --uid 10 --umask 070 \
                  --upload-limit 4M --upnp off";
     let other = CommandLine::try_parse_from(lower.split_whitespace()).unwrap();
     let Command::Mount(mount) = &other.command else {

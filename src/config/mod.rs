@@ -12,11 +12,11 @@ use std::time::Duration;
 pub use places::{Surroundings, canonical};
 pub use settings::{KEYS, Settings, SettingsError, variable_name};
 pub use values::{
-    Limit, Listen, LogFormat, Secret, ValueError, count, download, floor, host, identity, peer, seconds, size, switch,
-    umask,
+    Limit, Listen, LogFormat, Secret, ValueError, count, download, floor, host, identity, peer, seconds, seeding, size,
+    switch, umask,
 };
 
-use crate::torrents::{Download, Floor};
+use crate::torrents::{Download, Floor, Seeding};
 
 /// How long a read waits without progress before it fails.
 pub const READ_DEADLINE: Duration = Duration::from_secs(60);
@@ -53,6 +53,8 @@ pub struct Config {
     pub log_level: Option<String>,
     /// How much of a newly added torrent is fetched.
     pub download: Download,
+    /// Whether complete torrents are given to others.
+    pub seed: Seeding,
     /// Peers of the sources on the command line.
     pub peers: Vec<SocketAddr>,
     /// Where peers may connect to us; `None` for nowhere.
@@ -146,6 +148,7 @@ impl Config {
             log: settings.log.unwrap_or_default(),
             log_level: settings.log_level,
             download: settings.download.unwrap_or_default(),
+            seed: settings.seed.unwrap_or_default(),
             peers: settings.peer,
             listen: settings.listen.unwrap_or_default().0,
             dht: settings.dht.unwrap_or(true),

@@ -10,10 +10,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::places::Surroundings;
 use super::values::{self, Limit, Listen, LogFormat, Secret, ValueError};
-use crate::torrents::{Download, Floor};
+use crate::torrents::{Download, Floor, Seeding};
 
 /// Every key, as it is written in the file. `--KEY` is the option and `MAGNETFS_KEY` the variable.
-pub const KEYS: [&str; 25] = [
+pub const KEYS: [&str; 26] = [
     "allow-other",
     "data-dir",
     "dht",
@@ -30,6 +30,7 @@ pub const KEYS: [&str; 25] = [
     "lsd",
     "peer",
     "read-deadline",
+    "seed",
     "socket",
     "stream-disk",
     "stream-memory",
@@ -116,6 +117,7 @@ pub struct Settings {
     pub lsd: Option<bool>,
     pub peer: Vec<SocketAddr>,
     pub read_deadline: Option<Duration>,
+    pub seed: Option<Seeding>,
     pub socket: Option<PathBuf>,
     pub stream_disk: Option<u64>,
     pub stream_memory: Option<u64>,
@@ -158,6 +160,7 @@ impl Settings {
             }
             "peer" => self.peer.push(values::peer(text()?)?),
             "read-deadline" => self.read_deadline = Some(values::seconds(text()?)?),
+            "seed" => self.seed = Some(values::seeding(text()?)?),
             "socket" => self.socket = Some(PathBuf::from(value)),
             "stream-disk" => self.stream_disk = Some(values::size(text()?)?),
             "stream-memory" => self.stream_memory = Some(values::size(text()?)?),
@@ -296,6 +299,7 @@ impl Settings {
             lsd: self.lsd.or(lower.lsd),
             peer: if self.peer.is_empty() { lower.peer } else { self.peer },
             read_deadline: self.read_deadline.or(lower.read_deadline),
+            seed: self.seed.or(lower.seed),
             socket: self.socket.or(lower.socket),
             stream_disk: self.stream_disk.or(lower.stream_disk),
             stream_memory: self.stream_memory.or(lower.stream_memory),
@@ -344,7 +348,7 @@ mod tests {
     use super::*;
 
     /// A value for each key that is not its default.
-    const EXAMPLES: [(&str, &str); 25] = [
+    const EXAMPLES: [(&str, &str); 26] = [
         ("allow-other", "on"),
         ("data-dir", "/data"),
         ("dht", "off"),
@@ -361,6 +365,7 @@ mod tests {
         ("lsd", "off"),
         ("peer", "127.0.0.1:7000"),
         ("read-deadline", "9"),
+        ("seed", "always"),
         ("socket", "/run/socket"),
         ("stream-disk", "3G"),
         ("stream-memory", "64M"),

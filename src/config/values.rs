@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::torrents::{Download, Floor};
+use crate::torrents::{Download, Floor, Seeding};
 
 /// Why a value was refused: what was written, and what would do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -178,6 +178,22 @@ pub fn download(text: &str) -> Result<Download, ValueError> {
         _ => Err(ValueError::new(
             text,
             "`on-demand` (what is read, and nothing else) or `whole` (all of it)",
+        )),
+    }
+}
+
+/// Whether complete torrents are given to others.
+///
+/// # Errors
+/// [`ValueError`] for anything but `never`, `in-use` and `always`.
+pub fn seeding(text: &str) -> Result<Seeding, ValueError> {
+    match text {
+        "never" => Ok(Seeding::Never),
+        "in-use" => Ok(Seeding::InUse),
+        "always" => Ok(Seeding::Always),
+        _ => Err(ValueError::new(
+            text,
+            "`never`, `in-use` (until it has not been used for 5 minutes) or `always`",
         )),
     }
 }
@@ -411,6 +427,8 @@ mod tests {
         }
         assert_eq!(download("whole"), Ok(Download::Whole));
         refused(download("half"), "half");
+        assert_eq!(seeding("always"), Ok(Seeding::Always));
+        refused(seeding("on"), "on");
         assert_eq!("json".parse(), Ok(LogFormat::Json));
         refused("xml".parse::<LogFormat>(), "xml");
     }

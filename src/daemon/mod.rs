@@ -12,39 +12,36 @@
 //! seconds. The lock goes last, with the library.
 
 mod ending;
+mod http;
 mod service;
 mod source;
 mod sources;
 mod web;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use indicatif::MultiProgress;
-use magnetfs_mount::{Limits, Mount, MountOptions};
+use magnetfs_mount::{Mount, MountOptions};
 use sd_notify::NotifyState;
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::ending::{Reason, Signals, Watchdog};
-use self::service::{HttpPlace, MountState, Service, StateRequest};
+use self::http::{Http, Serving};
+use self::service::{MountState, Service, StateRequest};
 use self::source::LibrarySource;
 use self::sources::Given;
-use self::web::Web;
 use crate::config::{Config, canonical};
 use crate::control::prepare_folder;
 use crate::control::server::Server;
-use crate::ffmpeg::{Launcher, LauncherOptions};
-use crate::http::{self, HttpOptions};
 use crate::progress::Bars;
-use crate::stream::{StreamOptions, Streams};
+use crate::stream::Streams;
 use crate::torrents::{AddOptions, EngineOptions, Holder, Library, LibraryError, LibraryOptions, ShelfError};
 use crate::{logging, text};
 
@@ -124,13 +121,16 @@ async fn live(
         Arc::clone(&library),
         mountpoint,
         config,
-        http.as_ref().map(|http| http.place.clone()),
+        http.as_ref().map(Http::place),
         Arc::clone(&unmount),
         state_requests,
     ));
     let serving = tokio::spawn(server.serve(Arc::clone(&service), stopping.clone()));
     let web = match http {
-        Some(http) => Some(serve_http(http, config, mountpoint, &library, service, stopping.clone()).await),
+        Some(http) => Some(
+            http.serve(config, mountpoint, &library, service, stopping.clone())
+                .await,
+        ),
         None => None,
     };
     let drawing = tokio::spawn(draw(Arc::clone(&library), Bars::new(bars), stopping.clone()));
@@ -177,13 +177,6 @@ struct Started {
     mount: Mount,
 }
 
-/// The HTTP side before it serves.
-struct Http {
-    server: http::Server,
-    token: Option<String>,
-    place: HttpPlace,
-}
-
 /// The socket, the HTTP address and the mount: all or none.
 async fn start(
     config: &Config,
@@ -195,7 +188,7 @@ async fn start(
     prepare_folder(socket, !config.socket_named)
         .with_context(|| format!("the folder of the control socket {} cannot be made", text::path(socket)))?;
     let server = Server::bind(socket)?;
-    let http = bind_http(config).await?;
+    let http = Http::bind(config).await?;
     let options = MountOptions {
         mountpoint: mountpoint.to_owned(),
         allow_other: config.allow_other,
@@ -209,99 +202,6 @@ async fn start(
     let mount = tokio::task::spawn_blocking(move || Mount::start(catalog, options, handle)).await;
     let mount = mount.context("the mount could not be started")??;
     Ok(Started { server, http, mount })
-}
-
-/// Binds the HTTP address. If nobody named one and the usual one is taken (by another mount, most likely), any free
-/// port will do: `status` tells it.
-async fn bind_http(config: &Config) -> anyhow::Result<Option<Http>> {
-    let Some(address) = config.http else { return Ok(None) };
-    let bind = async |address| {
-        let hosts = config.http_hosts.clone();
-        http::Server::bind(HttpOptions { address, hosts }).await
-    };
-    let server = match bind(address).await {
-        Err(error) if !config.http_named && error.kind() == io::ErrorKind::AddrInUse => {
-            tracing::warn!(%address, "the usual HTTP address is taken, so another port is used");
-            bind(SocketAddr::new(address.ip(), 0)).await
-        }
-        bound => bound,
-    };
-    let server = server.with_context(|| format!("HTTP cannot be served at {address}: name another with --http"))?;
-    let token = match &config.http_token {
-        Some(token) => Some(token.0.clone()),
-        None if server.is_private() => None,
-        None => {
-            let path = config.data_dir.join("http-token");
-            let kept = http::keep_token(&path);
-            Some(kept.with_context(|| format!("the token for HTTP in {} cannot be kept", text::path(&path)))?)
-        }
-    };
-    let address = server.address();
-    tracing::info!(%address, token = token.is_some(), "serving HTTP");
-    let root = format!(
-        "http://{}/",
-        SocketAddr::new(http::reachable(address.ip()), address.port())
-    );
-    let page = match &token {
-        Some(token) => format!("{root}t/{token}/"),
-        None => root,
-    };
-    Ok(Some(Http {
-        server,
-        token,
-        place: HttpPlace { address, page },
-    }))
-}
-
-/// The HTTP side while it serves.
-struct Serving {
-    http: JoinHandle<()>,
-    streams: Option<Arc<Streams<LibrarySource>>>,
-}
-
-/// Serves HTTP until `stopping`. The films go on until they are stopped.
-async fn serve_http(
-    http: Http,
-    config: &Config,
-    mountpoint: &Path,
-    library: &Arc<Library>,
-    service: Arc<Service>,
-    stopping: CancellationToken,
-) -> Serving {
-    let source = LibrarySource {
-        library: Arc::clone(library),
-        mountpoint: mountpoint.to_owned(),
-        limits: Limits::new(config.read_deadline, READ_CEILING.max(config.read_deadline)),
-    };
-    let options = StreamOptions {
-        memory_limit: config.stream_memory,
-        disk_limit: config.stream_disk,
-        max_runs: config.stream_runs,
-        read_deadline: config.read_deadline,
-        ..StreamOptions::new(config.data_dir.join("streams"))
-    };
-    let for_films = source.clone();
-    // It looks through what was kept on disk.
-    let streams = tokio::task::spawn_blocking(move || {
-        let launcher = Launcher::start(LauncherOptions::default())?;
-        Streams::new(options, for_films, launcher)
-    });
-    let streams = match streams.await.map_err(io::Error::other).flatten() {
-        Ok(streams) => Ok(streams),
-        Err(error) => {
-            tracing::error!(%error, "no films are streamed; the files are served all the same");
-            Err(format!("no films are streamed, because at the start: {error}"))
-        }
-    };
-    let web = Arc::new(Web {
-        service,
-        source,
-        streams: streams.clone(),
-    });
-    Serving {
-        http: tokio::spawn(http.server.serve(web, http.token, stopping)),
-        streams: streams.ok(),
-    }
 }
 
 /// Waits for the first of all that can end a mount, and says meanwhile how the mount does.
@@ -325,12 +225,12 @@ async fn until_ended(
     }
 }
 
-async fn stop(mount: Mount, library: &Library, streams: Option<&Streams<LibrarySource>>) -> anyhow::Result<()> {
+async fn stop(mount: Mount, library: &Arc<Library>, streams: Option<&Streams<LibrarySource>>) -> anyhow::Result<()> {
     let unmounting = async {
         let reaping = async {
             if let Some(streams) = streams {
                 // What is left then dies with the process: the kernel sees to it.
-                drop(tokio::time::timeout(REAP_LIMIT, streams.stop()).await);
+                let _ = tokio::time::timeout(REAP_LIMIT, streams.stop()).await;
             }
         };
         // The FFmpegs are killed first; but one that waits for a read dies only when that fails, and its end sends a
@@ -372,6 +272,7 @@ fn library_options(config: &Config, mountpoint: &Path) -> LibraryOptions {
         mountpoint: mountpoint.to_owned(),
         socket: config.socket.clone(),
         download: config.download,
+        seed: config.seed,
         floor: config.free_space_floor,
         engine: EngineOptions {
             listen: config.listen,
@@ -379,8 +280,8 @@ fn library_options(config: &Config, mountpoint: &Path) -> LibraryOptions {
             lsd: config.lsd,
             upnp: config.upnp,
             trackers: config.trackers,
-            upload_limit: config.upload_limit,
-            download_limit: config.download_limit,
+            upload_limit: config.upload_limit.map(Into::into),
+            download_limit: config.download_limit.map(Into::into),
             // The library has a place for it.
             state_dir: PathBuf::new(),
         },

@@ -1,7 +1,7 @@
 //! Answers without content: what went wrong, in plain words.
 
 use axum::body::Body;
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
@@ -30,11 +30,9 @@ pub(super) fn not_found() -> Response {
     words(StatusCode::NOT_FOUND, "there is nothing at this address")
 }
 
-/// The address takes other methods only.
-pub(super) fn not_allowed(allowed: &'static str) -> Response {
-    let mut response = words(StatusCode::METHOD_NOT_ALLOWED, format!("this address takes {allowed}"));
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
-    response
+/// The address takes other methods only, which the router names in the Allow header.
+pub(super) fn not_allowed() -> Response {
+    words(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method")
 }
 
 impl IntoResponse for Refusal {

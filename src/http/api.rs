@@ -46,7 +46,7 @@ pub(super) fn json_text(status: StatusCode, text: Bytes) -> Response {
 
 /// `GET /api/torrents`
 pub(super) async fn list<B: Backend>(State(app): State<Arc<App<B>>>) -> Response {
-    json_text(StatusCode::OK, app.torrents())
+    json(StatusCode::OK, &app.backend.list())
 }
 
 /// `GET /api/torrents/<info hash>`
@@ -100,7 +100,10 @@ pub(super) async fn add<B: Backend>(State(app): State<Arc<App<B>>>, request: Req
     }
     // A torrent may have 64 MiB, so few are held at once; who is one too many waits no longer than an upload may take.
     let upload = async {
-        let _turn = app.uploads.acquire().await.ok();
+        let _turn = match is_text {
+            true => None,
+            false => app.uploads.acquire().await.ok(),
+        };
         to_bytes(body, limit).await
     };
     let bytes = match timeout(UPLOAD_LIMIT, upload).await {

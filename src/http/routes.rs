@@ -90,7 +90,7 @@ pub(super) fn router<B: Backend>(app: Arc<App<B>>) -> Router {
         .route("/api/torrents/{info_hash}/{order}", post(api::order::<B>))
         .route("/api/events", get(events::follow::<B>))
         .fallback(async || not_found())
-        .method_not_allowed_fallback(async || not_allowed("GET, HEAD, and POST or DELETE where the README says so"))
+        .method_not_allowed_fallback(async || not_allowed())
         .with_state(app)
 }
 

@@ -42,8 +42,7 @@ pub fn keep(path: &Path) -> io::Result<String> {
     }
 }
 
-#[expect(clippy::cast_possible_wrap, reason = "a flag of open(2), which are small")]
-const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
 
 fn make(path: &Path) -> io::Result<String> {
     let mut bytes = [0; BYTES];

@@ -31,6 +31,9 @@ pub trait Storage: Send + Sync + 'static {
     /// Whether the piece is here. Never waits.
     fn has(&self, piece: u32) -> bool;
 
+    /// Whether there is room to store more. Never waits.
+    fn storing(&self) -> bool;
+
     /// Compares a whole piece with its hash and stores it.
     fn finish(&self, piece: u32, bytes: &[u8]) -> Finished;
 
@@ -288,6 +291,10 @@ mod tests {
     impl Storage for Nothing {
         fn has(&self, _: u32) -> bool {
             false
+        }
+
+        fn storing(&self) -> bool {
+            true
         }
 
         fn finish(&self, _: u32, _: &[u8]) -> Finished {

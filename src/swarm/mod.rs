@@ -28,6 +28,7 @@ pub mod shape;
 #[cfg(test)]
 mod simulator;
 pub mod torrent;
+pub mod web;
 pub mod wire;
 
 pub use assembly::{Finished, Storage};

@@ -97,6 +97,8 @@ pub struct Reader {
     /// The latest last.
     sequences: Vec<Sequence>,
     answered: bool,
+    /// Whether more is asked for than what reads wait for.
+    ahead: bool,
     held: Vec<(Want, DemandKey)>,
 }
 
@@ -110,6 +112,7 @@ impl Reader {
             next_read: 0,
             sequences: Vec::new(),
             answered: false,
+            ahead: true,
             held: Vec::new(),
         }
     }
@@ -144,6 +147,12 @@ impl Reader {
     pub fn end(&mut self, key: ReadKey, answered: bool) {
         self.reads.remove(&key);
         self.answered |= answered;
+    }
+
+    /// Whether anything is asked for that no read waits for; it is, from the beginning. [`update`](Reader::update) puts it
+    /// into effect.
+    pub fn fetch_ahead(&mut self, ahead: bool) {
+        self.ahead = ahead;
     }
 
     /// Brings the picker's demands in line with the reads. To be called after [`begin`](Reader::begin) and
@@ -181,6 +190,9 @@ impl Reader {
                 ..Want::now(read.bytes.clone())
             })
             .collect();
+        if !self.ahead {
+            return wants;
+        }
         if let Some(latest) = self.sequences.last().map(|latest| latest.last) {
             self.sequences
                 .retain(|sequence| sequence.last == latest || now - sequence.last < SEQUENCE_IDLE);

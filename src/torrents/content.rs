@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use magnetfs_mount::{Content, ReadError};
 use parking_lot::Mutex;
 
-use super::engine::{Reader, Swarm};
+use super::engine::{Progress, Reader, Swarm};
 use super::pace::Pace;
 use super::store::{Store, StoreError};
 
@@ -31,6 +31,15 @@ pub struct OpenFile<A> {
     activate: A,
     /// In the swarm that was last read from; none while everything that is read is here.
     reader: Mutex<Option<(Arc<Swarm>, Arc<Reader>)>>,
+    /// Of the reads that wait for what is missing; as many as the mount lets wait.
+    waiting: Mutex<Vec<Waiting>>,
+}
+
+/// A read that waits, and whether it may hope.
+struct Waiting {
+    offset: u64,
+    length: u64,
+    progress: Arc<Progress>,
 }
 
 /// What a wait for a piece ended with.
@@ -49,6 +58,21 @@ impl<A: Activate> OpenFile<A> {
             pace,
             activate,
             reader: Mutex::new(None),
+            waiting: Mutex::default(),
+        }
+    }
+
+    /// Counts a read among those that wait until `Registered` is dropped.
+    fn register(&self, offset: u64, length: u64) -> Registered<'_> {
+        let progress = Arc::new(Progress::default());
+        self.waiting.lock().push(Waiting {
+            offset,
+            length,
+            progress: progress.clone(),
+        });
+        Registered {
+            among: &self.waiting,
+            progress,
         }
     }
 
@@ -73,6 +97,7 @@ impl<A: Activate> OpenFile<A> {
     /// Waits for everything that is missing of these bytes.
     async fn fetch(&self, offset: u64, length: u64) -> Result<(), ReadError> {
         let since = Instant::now();
+        let registered = self.register(offset, length);
         while self.store.first_missing(self.file, offset, length).is_some() {
             if !self.store.disk().space().storing() {
                 return Err(ReadError::NoSpace);
@@ -86,7 +111,7 @@ impl<A: Activate> OpenFile<A> {
             let reader = self.reader_in(&swarm);
             while let Some(piece) = self.store.first_missing(self.file, offset, length) {
                 let urgent = self.pace.is_urgent();
-                let demand = reader.demand(offset, length, urgent);
+                let demand = reader.demand(offset, length, urgent, &registered.progress);
                 let waited = tokio::select! {
                     biased;
                     waited = self.store.changes(|| self.look(piece, since)) => waited,
@@ -108,9 +133,8 @@ impl<A: Activate> OpenFile<A> {
             Some(Waited::Here)
         } else if let Some(fault) = self.store.fault_since(since) {
             Some(Waited::Failed(ReadError::Disk(fault)))
-        } else if !self.store.disk().space().storing() {
-            Some(Waited::Failed(ReadError::NoSpace))
         } else {
+            // Where the disk has become full since the read began, the piece is held in memory when it comes.
             None
         }
     }
@@ -151,11 +175,25 @@ impl<A: Activate> Content for OpenFile<A> {
         }
     }
 
-    fn progress(&self, _offset: u64, _length: usize) -> Option<Instant> {
-        // Whether a block that arrived helps this very read is not known here: any block of the torrent from a
-        // connected peer counts, and the mount's ceiling ends what goes on for too long all the same.
-        let block = self.reader.lock().as_ref().and_then(|(swarm, _)| swarm.last_block());
-        block.max(self.store.last_progress())
+    fn progress(&self, offset: u64, length: usize) -> Option<Instant> {
+        let waiting = self.waiting.lock();
+        let same = waiting
+            .iter()
+            .filter(|read| (read.offset, read.length) == (offset, length as u64));
+        same.filter_map(|read| read.progress.last()).max()
+    }
+}
+
+struct Registered<'a> {
+    among: &'a Mutex<Vec<Waiting>>,
+    progress: Arc<Progress>,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.among
+            .lock()
+            .retain(|read| !Arc::ptr_eq(&read.progress, &self.progress));
     }
 }
 

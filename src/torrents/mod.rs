@@ -13,9 +13,11 @@ mod source;
 mod store;
 
 pub use content::{Activate, OpenFile};
-pub use engine::{Engine, EngineError, EngineOptions, PeerCounts, Reader, Seeder, Swarm};
+pub use engine::{Contacts, Engine, EngineError, EngineOptions, PeerCounts, Reader, Seeder, Swarm};
 pub use info_hash::{InfoHash, NotAnInfoHash};
-pub use library::{AddOptions, Added, Entrance, Library, LibraryError, LibraryFile, LibraryOptions, TorrentFile};
+pub use library::{
+    AddOptions, Added, Entrance, Library, LibraryError, LibraryFile, LibraryOptions, Seeding, TorrentFile,
+};
 pub use metainfo::{File, METAINFO_LIMIT, Metainfo, MetainfoError, NameProblem};
 pub use pace::{Pace, Paces};
 pub use report::{Download, FileReport, LibraryReport, State, TorrentDetail, TorrentReport};

@@ -62,6 +62,9 @@ fn the_command_line_teaches() {
             "--uid",
             "--gid",
             "--umask",
+            "--http",
+            "--http-token",
+            "--stream-runs",
             "--log",
         ] {
             assert!(help.contains(option), "mount --help does not name {option}\n{help}");

@@ -140,7 +140,8 @@ fn naming(directory: &str, name: &str) -> Vec<PathBuf> {
     found.map(|(path, _)| path).collect()
 }
 
-/// "Kernel types stop in `fuse.rs`, clap in `cli`; librqbit's session is a peer in the tests and nothing else."
+/// "Kernel types stop in `fuse.rs`, clap in `cli`, axum in `http`; librqbit's session is a peer in the tests and nothing
+/// else."
 #[test]
 fn outside_libraries_stop_at_their_door() {
     let kept_in = |directory: &str, name: &str, door: &str| {
@@ -156,6 +157,9 @@ fn outside_libraries_stop_at_their_door() {
     };
     kept_in("mount/src", "fuser", "fuse.rs");
     kept_in("src", "clap", "cli");
+    for of_http in ["axum", "hyper", "hyper_util", "tower"] {
+        kept_in("src", of_http, "http");
+    }
     for name in ["landlock", "libc", "seccompiler"] {
         kept_in("src", name, "ffmpeg/confinement/");
     }

@@ -13,6 +13,7 @@ mod interop;
 mod library;
 mod ordinary_user;
 mod outage;
+mod page;
 mod players;
 mod seeders;
 mod support;

@@ -118,6 +118,7 @@ impl Films for Fake {
             duration_s: Some(60.0),
             here: Vec::new(),
             tracks: Vec::new(),
+            left_out: Vec::new(),
             runs: 1,
             waiting: 0,
             left_out: Vec::new(),

@@ -310,6 +310,8 @@ async fn the_api_does_what_the_command_line_does() {
         assert_eq!(answer.status.as_u16(), status, "{method} {target}: {}", answer.text());
     }
     assert_eq!(asked.fake.done.lock().len(), done.len(), "what is refused does nothing");
+    let put = asked.write("PUT", "/api/torrents", "", "").await;
+    assert_eq!(put.header("allow"), "GET,HEAD,POST");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 mod meeting;
 mod owner;
 mod peers;
+mod progress;
 mod readers;
 mod resolve;
 mod status;
@@ -18,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use progress::Progress;
 pub(super) use resolve::resolve;
 pub use status::Status;
 
@@ -39,6 +41,8 @@ pub struct TorrentOptions {
     pub private: bool,
     /// Peers that are known to have it.
     pub peers: Vec<SocketAddr>,
+    /// Peers that it had when it was last here, as its [`Status`] named them.
+    pub remembered: Vec<SocketAddr>,
     /// Tiers of announce URLs.
     pub trackers: Vec<Vec<String>>,
     /// Whether all of it is fetched, rarest first, below everything that is read.
@@ -81,6 +85,7 @@ enum Order {
         demand: u64,
         bytes: Range<u64>,
         urgent: bool,
+        progress: Arc<Progress>,
     },
     /// It became urgent, or is so no more.
     Urge { reader: u64, demand: u64, urgent: bool },
@@ -172,14 +177,16 @@ impl Reader {
     }
 
     /// Asks for these bytes of the torrent until the demand is dropped: before everything that nobody waits for, or, if
-    /// it is not `urgent`, with what is fetched ahead of readers. That they arrived is told by the storage.
-    pub fn demand(&self, bytes: Range<u64>, urgent: bool) -> Demand {
+    /// it is not `urgent`, with what is fetched ahead of readers. That they arrived is told by the storage; `progress`
+    /// hears on the way whether waiting makes sense.
+    pub fn demand(&self, bytes: Range<u64>, urgent: bool, progress: Arc<Progress>) -> Demand {
         let demand = self.next.fetch_add(1, Ordering::Relaxed);
         let _ = self.orders.send(Order::Demand {
             reader: self.reader,
             demand,
             bytes,
             urgent,
+            progress,
         });
         Demand {
             orders: self.orders.clone(),

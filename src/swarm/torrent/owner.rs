@@ -12,6 +12,7 @@ use tracing::{debug, info, warn};
 
 use super::meeting::{Meeter, Meeting};
 use super::peers::{Peer, dialable};
+use super::progress::Arrived;
 use super::readers::Readers;
 use super::status::Status;
 use super::{Order, TorrentOptions};
@@ -46,6 +47,8 @@ const TICK: Duration = Duration::from_secs(1);
 const MEETING: Duration = Duration::from_secs(60);
 /// What trackers are given to hear that we leave.
 const FAREWELL: Duration = Duration::from_millis(300);
+/// How often it is noted which peers are worth trying first another time.
+const REMEMBER: Duration = Duration::from_secs(5);
 /// Connections begun with one address.
 const PER_ADDRESS: usize = 4;
 
@@ -80,7 +83,12 @@ pub(super) struct Owner {
     _route: Route,
     found: mpsc::Receiver<Found>,
     actions: Vec<Action>,
+    arrived: Arrived,
+    /// Whether there was room to store more when that was last looked at.
+    storing: bool,
     last_tick: (Instant, u64, u64),
+    /// When it was last noted whom to try first another time.
+    remembered: Instant,
     /// A read waits where none did: somebody may have to be dialled for it.
     hungry: bool,
     /// When the book has somebody to dial, as far as is known.
@@ -124,6 +132,7 @@ impl Owner {
         };
         let mut book = Book::new(options.private, PER_ADDRESS, seed);
         book.add(Instant::now(), options.peers.iter().copied(), Source::Given);
+        book.add(Instant::now(), options.remembered.iter().copied(), Source::Remembered);
         Owner {
             clock: tokio::time::Instant::now(),
             assembly: Arc::new(Assembly::new(shape, options.storage.clone())),
@@ -145,7 +154,10 @@ impl Owner {
             expected: HashSet::new(),
             peers: HashMap::new(),
             actions: Vec::new(),
+            arrived: Arrived::default(),
+            storing: true,
             last_tick: (Instant::now(), 0, 0),
+            remembered: Instant::now(),
             hungry: false,
             dial_due: None,
             uploaded: 0,
@@ -200,6 +212,7 @@ impl Owner {
                 self.dial();
             }
         }
+        self.remember();
         self.peers.clear();
         if let Some(announcer) = self.announcer.take() {
             announcer.stop(FAREWELL).await;
@@ -215,8 +228,9 @@ impl Owner {
     }
 
     fn next_wakeup(&self) -> tokio::time::Instant {
-        let tick = self.last_tick.0 + TICK;
-        let tick = tokio::time::Instant::from_std(self.dial_due.map_or(tick, |due| due.min(tick)));
+        let dues = [Some(self.last_tick.0 + TICK), self.dial_due, self.arrived.due()];
+        let tick = dues.into_iter().flatten().min().unwrap_or_else(Instant::now);
+        let tick = tokio::time::Instant::from_std(tick);
         let wakeups = [self.picker.next_wakeup(), self.readers.next_wakeup()];
         let soonest = wakeups.into_iter().flatten().min();
         soonest.map_or(tick, |time| {
@@ -228,6 +242,9 @@ impl Owner {
     fn decide(&mut self) {
         let now = self.now();
         self.readers.update(now, &mut self.picker);
+        if let Some((pieces, at)) = self.arrived.take(Instant::now()) {
+            self.readers.tell(&pieces, at, &self.picker);
+        }
         if std::mem::take(&mut self.hungry) {
             self.dial();
         }
@@ -291,12 +308,13 @@ impl Owner {
                 demand,
                 bytes,
                 urgent,
+                progress,
             } => {
                 for piece in self.options.shape.pieces_of(bytes.clone()) {
                     self.recheck(piece);
                 }
                 self.hungry |= self.readers.waiting() == 0;
-                self.readers.demand(now, reader, demand, bytes, urgent);
+                self.readers.demand(now, reader, demand, bytes, urgent, progress);
             }
             Order::Urge { reader, demand, urgent } => self.readers.urge(reader, demand, urgent),
             Order::Withdraw {
@@ -374,7 +392,12 @@ impl Owner {
         let receipt = self.picker.received(self.time(at), key, block, kept);
         self.status.fetched.fetch_add(u64::from(span.length), Ordering::Relaxed);
         match receipt.arrival {
-            Arrival::Wanted => *self.status.last_block.lock() = Some(at.into_std()),
+            Arrival::Wanted => {
+                *self.status.last_block.lock() = Some(at.into_std());
+                if self.readers.waiting() > 0 {
+                    self.arrived.add(span.piece, at.into_std());
+                }
+            }
             Arrival::Duplicate | Arrival::Unasked => {
                 self.status.wasted.fetch_add(u64::from(span.length), Ordering::Relaxed);
             }
@@ -412,6 +435,7 @@ impl Owner {
                     .values()
                     .for_each(|peer| peer.link.send([Command::Have(piece)]));
                 if let Finished::Held { evicted } = finished {
+                    self.look_at_room();
                     evicted.into_iter().for_each(|piece| self.recheck(piece));
                 }
                 if self.have.is_full()
@@ -556,6 +580,10 @@ impl Owner {
         let counts = self.book.counts();
         self.status.known.store(counts.known, Ordering::Relaxed);
         self.status.dialing.store(counts.dialing, Ordering::Relaxed);
+        if self.remembered.elapsed() >= REMEMBER {
+            self.remember();
+        }
+        self.look_at_room();
         self.dial();
         if self.readers.waiting() > 0
             && self.peers.len() < FEW_PEERS
@@ -574,6 +602,23 @@ impl Owner {
                 }
             }
         }
+    }
+
+    /// Where there is no room, only what reads wait for is fetched: what comes is held in memory, and what is held too
+    /// long makes way, to be fetched again and again.
+    fn look_at_room(&mut self) {
+        let storing = self.options.storage.storing();
+        if storing != self.storing {
+            self.storing = storing;
+            self.readers.fetch_ahead(storing);
+            self.picker.set_whole(self.options.whole && storing);
+        }
+    }
+
+    /// Notes whom to try first another time.
+    fn remember(&mut self) {
+        *self.status.remembered.lock() = self.book.remembered();
+        self.remembered = Instant::now();
     }
 
     fn choke(&mut self) {

@@ -1,9 +1,11 @@
 //! The open files of one torrent, and what their reads ask the picker for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use super::progress::Progress;
 use crate::swarm::picker::Picker;
 use crate::swarm::reader::{ReadKey, Reader};
 use crate::swarm::shape::{Shape, Time};
@@ -14,9 +16,17 @@ const ROUND: Duration = Duration::from_secs(1);
 /// One open file.
 struct Open {
     reader: Reader,
-    /// Reads that wait, by the names that their demands have outside; `None` where the handle had too many.
-    waiting: HashMap<u64, Option<ReadKey>>,
+    /// Reads that wait, by the names that their demands have outside.
+    waiting: HashMap<u64, Waiting>,
     changed: bool,
+}
+
+/// A read that waits.
+struct Waiting {
+    /// `None` where the handle had too many.
+    key: Option<ReadKey>,
+    pieces: Range<u32>,
+    progress: Arc<Progress>,
 }
 
 /// All open files of a torrent.
@@ -26,6 +36,7 @@ pub(super) struct Readers {
     /// Reads that wait, of all of them.
     waiting: usize,
     changed: bool,
+    ahead: bool,
     round: Time,
 }
 
@@ -36,14 +47,17 @@ impl Readers {
             open: HashMap::new(),
             waiting: 0,
             changed: false,
+            ahead: true,
             round: Time::ZERO,
         }
     }
 
     /// A file is open; `file` are its bytes in the torrent.
     pub(super) fn open(&mut self, reader: u64, file: Range<u64>) {
+        let mut handle = Reader::new(self.shape, file);
+        handle.fetch_ahead(self.ahead);
         let open = Open {
-            reader: Reader::new(self.shape, file),
+            reader: handle,
             waiting: HashMap::new(),
             changed: false,
         };
@@ -70,13 +84,23 @@ impl Readers {
     }
 
     /// A read of `bytes` waits.
-    pub(super) fn demand(&mut self, now: Time, reader: u64, demand: u64, bytes: Range<u64>, urgent: bool) {
+    pub(super) fn demand(
+        &mut self,
+        now: Time,
+        reader: u64,
+        demand: u64,
+        bytes: Range<u64>,
+        urgent: bool,
+        progress: Arc<Progress>,
+    ) {
+        let pieces = self.shape.pieces_of(bytes.clone());
         let Some(open) = self.open.get_mut(&reader) else { return };
         let key = open.reader.begin(now, bytes);
         if let Some(key) = key {
             open.reader.set_urgent(key, urgent);
         }
-        if open.waiting.insert(demand, key).is_none() {
+        let waiting = Waiting { key, pieces, progress };
+        if open.waiting.insert(demand, waiting).is_none() {
             self.waiting += 1;
         }
         open.changed = true;
@@ -86,8 +110,8 @@ impl Readers {
     /// It is urgent from now on, or no more.
     pub(super) fn urge(&mut self, reader: u64, demand: u64, urgent: bool) {
         let Some(open) = self.open.get_mut(&reader) else { return };
-        if let Some(Some(key)) = open.waiting.get(&demand) {
-            open.reader.set_urgent(*key, urgent);
+        if let Some(key) = open.waiting.get(&demand).and_then(|waiting| waiting.key) {
+            open.reader.set_urgent(key, urgent);
             open.changed = true;
             self.changed = true;
         }
@@ -96,14 +120,35 @@ impl Readers {
     /// It waits no more: answered, or given up.
     pub(super) fn withdraw(&mut self, reader: u64, demand: u64, answered: bool) {
         let Some(open) = self.open.get_mut(&reader) else { return };
-        let Some(key) = open.waiting.remove(&demand) else {
+        let Some(waiting) = open.waiting.remove(&demand) else {
             return;
         };
         self.waiting -= 1;
-        if let Some(key) = key {
+        if let Some(key) = waiting.key {
             open.reader.end(key, answered);
             open.changed = true;
             self.changed = true;
+        }
+    }
+
+    /// Whether more is asked for than what reads wait for.
+    pub(super) fn fetch_ahead(&mut self, ahead: bool) {
+        self.ahead = ahead;
+        self.changed = true;
+        for open in self.open.values_mut() {
+            open.reader.fetch_ahead(ahead);
+            open.changed = true;
+        }
+    }
+
+    /// Tells reads of blocks that arrived: those whose blocks they are, and those that lack only what somebody has.
+    pub(super) fn tell(&self, arrived: &HashSet<u32>, at: Instant, picker: &Picker) {
+        for waiting in self.open.values().flat_map(|open| open.waiting.values()) {
+            let mut lacking = waiting.pieces.clone().filter(|piece| !picker.has(*piece));
+            let own = waiting.pieces.clone().any(|piece| arrived.contains(&piece));
+            if own || lacking.all(|piece| picker.availability(piece) > 0) {
+                waiting.progress.note(at);
+            }
         }
     }
 

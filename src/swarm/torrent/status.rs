@@ -1,5 +1,6 @@
 //! What a torrent is doing, for whoever asks, at once.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -23,6 +24,7 @@ pub struct Status {
     pub(super) download_rate: AtomicU64,
     pub(super) upload_rate: AtomicU64,
     pub(super) last_block: Mutex<Option<Instant>>,
+    pub(super) remembered: Mutex<Vec<SocketAddr>>,
 }
 
 impl Status {
@@ -69,6 +71,12 @@ impl Status {
     /// Bytes a second, sent over the last second.
     pub fn upload_rate(&self) -> u64 {
         self.upload_rate.load(Ordering::Relaxed)
+    }
+
+    /// The peers worth trying first when it enters again, best first; as of some seconds ago, or of its end. None of a
+    /// private torrent.
+    pub fn remembered(&self) -> Vec<SocketAddr> {
+        self.remembered.lock().clone()
     }
 
     /// When the last block arrived.

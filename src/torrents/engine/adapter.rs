@@ -1,38 +1,15 @@
 //! Torrents of the library in the swarm engine.
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::storage::StoreStorage;
-use crate::swarm::engine as swarm;
+use crate::swarm::engine::{self as swarm, EngineOptions};
 use crate::swarm::shape::{Shape, ShapeError};
-use crate::swarm::torrent::{Demand, Torrent, TorrentOptions};
+use crate::swarm::torrent::{Demand, Progress, Torrent, TorrentOptions};
 use crate::torrents::source::Magnet;
 use crate::torrents::store::Store;
-
-/// How the engine behaves.
-#[derive(Debug, Clone)]
-pub struct EngineOptions {
-    /// Where peers may connect to us; `None` for nowhere.
-    pub listen: Option<SocketAddr>,
-    /// Whether peers are looked for in the distributed hash table.
-    pub dht: bool,
-    /// Whether peers are looked for in the local network.
-    pub lsd: bool,
-    /// Whether the router is asked to let peers in.
-    pub upnp: bool,
-    /// Whether trackers are asked for peers.
-    pub trackers: bool,
-    /// Bytes a second; `None` for no limit.
-    pub upload_limit: Option<NonZeroU32>,
-    /// Bytes a second; `None` for no limit.
-    pub download_limit: Option<NonZeroU32>,
-    /// A folder for its own state.
-    pub state_dir: PathBuf,
-}
 
 /// Why the engine refuses.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +36,17 @@ pub struct PeerCounts {
     pub known: usize,
 }
 
+/// Where a torrent's peers are looked for first.
+#[derive(Debug, Clone, Default)]
+pub struct Contacts {
+    /// Peers that the user or the magnet named.
+    pub peers: Vec<SocketAddr>,
+    /// Peers of an earlier stay in the engine. Not taken up for a private torrent (BEP 27).
+    pub remembered: Vec<SocketAddr>,
+    /// Announce URLs.
+    pub trackers: Vec<String>,
+}
+
 /// The network side of all torrents. Dropping it ends all connections.
 #[derive(Debug)]
 pub struct Engine {
@@ -71,16 +59,6 @@ impl Engine {
     /// # Errors
     /// The listening address is taken; the state folder cannot be written.
     pub async fn start(options: EngineOptions) -> Result<Engine, EngineError> {
-        let options = swarm::EngineOptions {
-            listen: options.listen,
-            dht: options.dht,
-            lsd: options.lsd,
-            upnp: options.upnp,
-            trackers: options.trackers,
-            upload_limit: options.upload_limit.map(Into::into),
-            download_limit: options.download_limit.map(Into::into),
-            state_dir: options.state_dir,
-        };
         Ok(Engine {
             swarm: swarm::Engine::start(options).await?,
         })
@@ -112,21 +90,16 @@ impl Engine {
     ///
     /// # Errors
     /// The torrent's pieces are out of bounds.
-    pub fn enter(
-        &self,
-        store: Arc<Store>,
-        peers: &[SocketAddr],
-        trackers: &[String],
-        whole: bool,
-    ) -> Result<Swarm, EngineError> {
+    pub fn enter(&self, store: Arc<Store>, contacts: Contacts, whole: bool) -> Result<Swarm, EngineError> {
         let metainfo = store.metainfo();
         let torrent = self.swarm.enter(TorrentOptions {
             info_hash: metainfo.info_hash.0,
             shape: Shape::new(metainfo.piece_length, metainfo.total)?,
             private: metainfo.private,
             storage: Arc::new(StoreStorage(store.clone())),
-            peers: peers.to_vec(),
-            trackers: trackers.iter().map(|tracker| vec![tracker.clone()]).collect(),
+            peers: contacts.peers,
+            remembered: contacts.remembered,
+            trackers: contacts.trackers.into_iter().map(|tracker| vec![tracker]).collect(),
             whole,
         });
         Ok(Swarm { torrent, store })
@@ -182,6 +155,11 @@ impl Swarm {
         )
     }
 
+    /// The peers worth trying first when it enters again, best first; some seconds old. None of a private torrent.
+    pub fn remembered(&self) -> Vec<SocketAddr> {
+        self.torrent.status().remembered()
+    }
+
     /// Bytes of blocks received since it entered.
     pub fn fetched(&self) -> u64 {
         self.torrent.status().fetched()
@@ -229,8 +207,9 @@ impl Reader {
     }
 
     /// Asks for bytes of the file until the demand is dropped; `urgent` unless the reader works ahead of its viewer.
-    pub fn demand(&self, offset: u64, length: u64, urgent: bool) -> Demand {
+    /// `progress` hears whether waiting makes sense.
+    pub fn demand(&self, offset: u64, length: u64, urgent: bool, progress: &Arc<Progress>) -> Demand {
         let start = self.start + offset;
-        self.reader.demand(start..start + length, urgent)
+        self.reader.demand(start..start + length, urgent, progress.clone())
     }
 }

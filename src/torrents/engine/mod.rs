@@ -4,8 +4,11 @@ mod adapter;
 mod seeder;
 mod storage;
 
-pub use adapter::{Engine, EngineError, EngineOptions, PeerCounts, Reader, Swarm};
+pub use adapter::{Contacts, Engine, EngineError, PeerCounts, Reader, Swarm};
 pub use seeder::Seeder;
+
+pub use crate::swarm::engine::EngineOptions;
+pub(in crate::torrents) use crate::swarm::torrent::Progress;
 
 #[cfg(test)]
 mod tests;

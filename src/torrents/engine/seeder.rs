@@ -13,7 +13,8 @@ use bytes::Bytes;
 use sha1::{Digest, Sha1};
 use tempfile::TempDir;
 
-use super::adapter::{Engine, EngineOptions};
+use super::adapter::Engine;
+use crate::swarm::engine::EngineOptions;
 use crate::swarm::shape::Shape;
 use crate::swarm::torrent::{Torrent, TorrentOptions};
 use crate::swarm::{Finished, Storage};
@@ -38,6 +39,10 @@ struct WholeFile {
 impl Storage for WholeFile {
     fn has(&self, _: u32) -> bool {
         true
+    }
+
+    fn storing(&self) -> bool {
+        false
     }
 
     fn finish(&self, _: u32, _: &[u8]) -> Finished {
@@ -83,7 +88,7 @@ impl Seeder {
             lsd: false,
             upnp: false,
             trackers: false,
-            upload_limit: Some(bytes_per_second),
+            upload_limit: Some(bytes_per_second.into()),
             download_limit: None,
             state_dir: state.path().to_owned(),
         })
@@ -97,6 +102,7 @@ impl Seeder {
             storage: Arc::new(WholeFile { file, shape, info }),
             private: true,
             peers: Vec::new(),
+            remembered: Vec::new(),
             trackers: Vec::new(),
             whole: false,
         });

@@ -18,6 +18,10 @@ impl Storage for StoreStorage {
         self.0.has(piece)
     }
 
+    fn storing(&self) -> bool {
+        self.0.disk().space().storing()
+    }
+
     fn finish(&self, piece: u32, bytes: &[u8]) -> Finished {
         match self.0.finish(piece, bytes) {
             Ok(finished) => finished,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::join_all;
 use magnetfs_mount::{Group, Groups};
 use parking_lot::RwLock;
 use tokio::sync::{Semaphore, watch};
@@ -17,7 +18,7 @@ use tracing::{info, warn};
 
 use super::torrent::{Contents, Halt, Torrent};
 use super::upkeep;
-use super::values::{AddOptions, Added, LibraryError, LibraryOptions};
+use super::values::{AddOptions, Added, LibraryError, LibraryOptions, Seeding};
 use crate::torrents::engine::{Engine, EngineOptions};
 use crate::torrents::info_hash::InfoHash;
 use crate::torrents::metainfo::Metainfo;
@@ -30,6 +31,8 @@ use crate::torrents::store::{Disk, FreeSpace, Store, StoreError};
 
 /// Torrents in the engine at once. Each costs sockets and memory; the others are parked.
 const PLACES: usize = 64;
+/// Complete torrents that are given to others for good at once; it leaves places to those that are read from.
+const SEEDING: usize = PLACES / 2;
 /// Magnets that are being resolved at once; the others have their turn.
 const RESOLVING: usize = 64;
 /// Torrents in the library. Each costs about 10 KiB of memory.
@@ -55,6 +58,9 @@ pub struct Library {
     groups: watch::Sender<Groups>,
     changes: tokio::sync::Mutex<()>,
     download: Download,
+    pub(super) seed: Seeding,
+    /// Turns at giving complete torrents to others.
+    pub(super) seeding: Semaphore,
     pub(super) paces: Paces,
 }
 
@@ -106,6 +112,8 @@ impl Library {
             groups: watch::Sender::new(Arc::from([])),
             changes: tokio::sync::Mutex::new(()),
             download: options.download,
+            seed: options.seed,
+            seeding: Semaphore::new(SEEDING),
             paces: Paces::default(),
         });
         {
@@ -118,7 +126,7 @@ impl Library {
         library.publish();
         library.tasks.spawn(upkeep::park_idle(library.clone()));
         for torrent in library.all() {
-            if torrent.contents().is_none() || torrent.is_whole() {
+            if torrent.contents().is_none() || torrent.is_whole() || library.seeds(&torrent) {
                 library.tend(&torrent);
             }
         }
@@ -315,7 +323,7 @@ impl Library {
 
     /// Ends everything: waiting reads fail, the engine leaves its peers, and the state is written so that the next
     /// start can trust it. It takes at most about two seconds.
-    pub async fn stop(&self) {
+    pub async fn stop(self: &Arc<Self>) {
         self.stopping.cancel();
         self.tasks.close();
         let torrents = self.all();
@@ -323,13 +331,16 @@ impl Library {
             torrent.set_halt(Halt::Stopping);
         }
         let ended = tokio::time::timeout(STOP_LIMIT, async {
-            for torrent in torrents.iter().filter(|torrent| torrent.swarm().is_some()) {
-                self.park(torrent).await;
-            }
+            // Each of them is given a moment to tell its trackers.
+            let leaving = torrents
+                .iter()
+                .map(async |torrent| Some((torrent, self.leave(torrent).await?)));
+            let left: Vec<_> = join_all(leaving).await.into_iter().flatten().collect();
             self.engine.stop().await;
             self.tasks.wait().await;
+            let closing = torrents.clone();
             let closed = blocking(move || {
-                for contents in torrents.iter().filter_map(|torrent| torrent.contents()) {
+                for contents in closing.iter().filter_map(|torrent| torrent.contents()) {
                     contents.store.close()?;
                 }
                 Ok::<_, StoreError>(())
@@ -337,9 +348,13 @@ impl Library {
             if let Err(error) = closed.await {
                 warn!(%error, "the stored data will be verified again");
             }
+            // Last, because it may be left out.
+            for (torrent, swarm) in left {
+                self.remember(torrent, &swarm, Duration::ZERO).await;
+            }
         });
         if ended.await.is_err() {
-            warn!("the engine did not stop in time: the stored data will be verified again");
+            warn!("the engine did not stop in time: some of the stored data may be verified again");
         }
     }
 
@@ -498,8 +513,8 @@ impl Library {
         Ok(())
     }
 
-    /// Sees to what a torrent does by itself: resolving, checking, downloading whole.
-    fn tend(self: &Arc<Self>, torrent: &Arc<Torrent>) {
+    /// Sees to what a torrent does by itself: resolving, checking, downloading whole, giving.
+    pub(super) fn tend(self: &Arc<Self>, torrent: &Arc<Torrent>) {
         torrent.nudge.notify_one();
         if torrent.begin_tending() {
             self.tasks.spawn(upkeep::tend(self.clone(), torrent.clone()));

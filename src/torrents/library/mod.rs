@@ -13,4 +13,4 @@ mod tests;
 pub use core::Library;
 pub use found::TorrentFile;
 pub use shown::{Entrance, LibraryFile};
-pub use values::{AddOptions, Added, LibraryError, LibraryOptions};
+pub use values::{AddOptions, Added, LibraryError, LibraryOptions, Seeding};

@@ -1,18 +1,20 @@
 //! The library as a whole, over a real engine on loopback.
 
+mod hopeless;
 mod pace;
+mod sharing;
 
 use std::future::Future;
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use magnetfs_mount::{Catalog, Content, Kind, ReadError};
+use magnetfs_mount::{Catalog, Content, Kind, Mount, MountOptions, ReadError};
 use tempfile::TempDir;
 
 use super::{AddOptions, Library, LibraryError, LibraryOptions};
-use crate::torrents::{Download, EngineOptions, Floor, Seeder, Source, State};
+use crate::torrents::{Download, EngineOptions, Floor, Seeder, Seeding, Source, State};
 
 /// A test that takes longer is stuck.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -46,6 +48,7 @@ fn options(folder: &Path) -> LibraryOptions {
         mountpoint: "/nowhere/mounted".into(),
         socket: "/nowhere/socket".into(),
         download: Download::OnDemand,
+        seed: Seeding::InUse,
         floor: Floor::Bytes(0),
         engine: EngineOptions {
             listen: None,
@@ -83,6 +86,29 @@ fn with_peer(seeder: &Seeder) -> AddOptions {
 
 fn metainfo(seeder: &Seeder) -> Source {
     Source::Bytes(seeder.metainfo().to_vec())
+}
+
+async fn until(mut condition: impl FnMut() -> bool) {
+    while !condition() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Mounts a library for other processes to read from.
+fn mounted(library: &Arc<Library>, folder: &TempDir, read_deadline: Duration) -> (Mount, PathBuf) {
+    let mountpoint = folder.path().join("mount");
+    std::fs::create_dir(&mountpoint).unwrap();
+    let options = MountOptions {
+        mountpoint: mountpoint.clone(),
+        allow_other: false,
+        uid: None,
+        gid: None,
+        umask: 0,
+        read_deadline,
+        read_ceiling: LIMIT,
+    };
+    let mount = Mount::start(library.clone(), options, tokio::runtime::Handle::current()).unwrap();
+    (mount, mountpoint)
 }
 
 /// The names, inode numbers and times of everything that is shown.

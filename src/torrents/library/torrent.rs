@@ -1,5 +1,6 @@
 //! One torrent of the library: what is known of it, and its place in the engine while it has one.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -90,6 +91,8 @@ pub(super) struct Torrent {
     /// Bytes compared with their hashes, while `checking`.
     checked: AtomicU64,
     checking: AtomicBool,
+    /// The peers that the shelf remembers, and when this run put them there.
+    remembered: Mutex<(Vec<SocketAddr>, Option<Instant>)>,
     /// Bytes received and sent in earlier stays in the engine.
     earlier: Mutex<(u64, u64)>,
 }
@@ -113,6 +116,7 @@ impl Torrent {
             last_used: Mutex::new(Instant::now()),
             checked: AtomicU64::new(0),
             checking: AtomicBool::new(false),
+            remembered: Mutex::default(),
             earlier: Mutex::new((0, 0)),
         }
     }
@@ -202,10 +206,28 @@ impl Torrent {
         }
     }
 
+    /// What the shelf remembers now, and since when; `None` for an earlier run.
+    pub(super) fn set_remembered(&self, peers: Vec<SocketAddr>, since: Option<Instant>) {
+        *self.remembered.lock() = (peers, since);
+    }
+
+    /// Whether the shelf is to be told of these peers, if that was last done at least `pause` ago.
+    pub(super) fn are_news(&self, peers: &[SocketAddr], pause: Duration) -> bool {
+        let (known, since) = &*self.remembered.lock();
+        let same = known.len() == peers.len() && peers.iter().all(|peer| known.contains(peer));
+        // Of a stay in which nobody was met nothing is learnt.
+        !peers.is_empty() && !same && since.is_none_or(|since| since.elapsed() >= pause)
+    }
+
     /// A read that may have to wait for the network, for as long as the guard lives.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         Busy(self.clone())
+    }
+
+    /// It was of use just now: its idle time begins anew.
+    pub(super) fn touch(&self) {
+        *self.last_used.lock() = Instant::now();
     }
 
     /// How long nobody has read what is missing.
@@ -353,7 +375,7 @@ pub(super) struct Busy(Arc<Torrent>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        *self.0.last_used.lock() = Instant::now();
+        self.0.touch();
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }

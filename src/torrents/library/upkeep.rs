@@ -1,16 +1,18 @@
 //! What happens by itself: torrents enter the engine and are parked, magnets resolve, whole downloads go on.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use magnetfs_mount::ReadError;
 use tokio::sync::OwnedSemaphorePermit;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::core::{Library, blocking};
 use super::torrent::{Contents, Halt, Place, Torrent};
-use crate::torrents::engine::Swarm;
+use super::values::Seeding;
+use crate::torrents::engine::{Contacts, Swarm};
 use crate::torrents::metainfo::{Metainfo, MetainfoError};
 use crate::torrents::source::Magnet;
 
@@ -18,6 +20,8 @@ use crate::torrents::source::Magnet;
 const IDLE_LIMIT: Duration = Duration::from_secs(300);
 /// How often idle torrents are looked for.
 const IDLE_ROUND: Duration = Duration::from_secs(10);
+/// How often a torrent's peers are written down, at most.
+const REMEMBER_PAUSE: Duration = Duration::from_secs(60);
 /// The pause after a failed attempt; it doubles up to the second figure.
 const RETRY_FIRST: Duration = Duration::from_secs(2);
 const RETRY_LONGEST: Duration = Duration::from_secs(300);
@@ -48,9 +52,12 @@ impl Library {
             return Err(ReadError::Removed);
         };
         let permit = self.place(patient).await?;
-        let options = torrent.options();
-        let (peers, trackers, whole) = (&options.peers, torrent.trackers(), torrent.is_whole());
-        match self.engine.enter(contents.store.clone(), peers, &trackers, whole) {
+        let contacts = Contacts {
+            peers: torrent.options().peers,
+            remembered: self.recall(torrent).await,
+            trackers: torrent.trackers(),
+        };
+        match self.engine.enter(contents.store.clone(), contacts, torrent.is_whole()) {
             Ok(swarm) => {
                 let swarm = Arc::new(swarm);
                 torrent.set_fault(None);
@@ -69,17 +76,53 @@ impl Library {
         }
     }
 
-    /// Takes a torrent out of the engine, if it is there.
-    pub(super) async fn park(&self, torrent: &Torrent) {
-        let mut place = torrent.place.lock().await;
-        torrent.set_swarm(None);
-        if let Some(place) = place.take() {
-            place.swarm.leave().await;
+    /// Takes a torrent out of the engine, if it is there, and notes whom to try first another time.
+    pub(super) async fn park(self: &Arc<Self>, torrent: &Arc<Torrent>) {
+        if let Some(swarm) = self.leave(torrent).await {
+            self.remember(torrent, &swarm, Duration::ZERO).await;
         }
     }
 
+    /// Takes a torrent out of the engine; gives what was its swarm there.
+    pub(super) async fn leave(&self, torrent: &Torrent) -> Option<Arc<Swarm>> {
+        let mut place = torrent.place.lock().await;
+        torrent.set_swarm(None);
+        let swarm = place.take()?.swarm;
+        swarm.leave().await;
+        Some(swarm)
+    }
+
+    /// Whom the shelf knows as a torrent's peers.
+    async fn recall(self: &Arc<Self>, torrent: &Arc<Torrent>) -> Vec<SocketAddr> {
+        let (library, info_hash) = (self.clone(), torrent.info_hash);
+        // A panic there would be one of a parser.
+        let peers = tokio::task::spawn_blocking(move || library.shelf.peers(info_hash));
+        let peers = peers.await.unwrap_or_default();
+        torrent.set_remembered(peers.clone(), None);
+        peers
+    }
+
+    /// Writes down whom to try first another time, if that has changed and the last time was `pause` ago.
+    pub(super) async fn remember(self: &Arc<Self>, torrent: &Arc<Torrent>, swarm: &Swarm, pause: Duration) {
+        let peers = swarm.remembered();
+        if !torrent.are_news(&peers, pause) {
+            return;
+        }
+        let (library, info_hash, stored) = (self.clone(), torrent.info_hash, peers.clone());
+        match blocking(move || library.shelf.set_peers(info_hash, &stored)).await {
+            Ok(()) => torrent.set_remembered(peers, Some(Instant::now())),
+            // It costs a slower start, no more.
+            Err(error) => debug!(torrent = torrent.name(), %error, "its peers are not remembered"),
+        }
+    }
+
+    /// Whether a torrent is one to be given to others for good.
+    pub(super) fn seeds(&self, torrent: &Torrent) -> bool {
+        self.seed == Seeding::Always && torrent.is_complete() && torrent.is_halted() == Halt::No
+    }
+
     /// One of the engine's places.
-    async fn place(&self, patient: bool) -> Result<OwnedSemaphorePermit, ReadError> {
+    async fn place(self: &Arc<Self>, patient: bool) -> Result<OwnedSemaphorePermit, ReadError> {
         if !patient && self.places.available_permits() == 0 {
             let mut idle: Vec<_> = self
                 .all()
@@ -87,10 +130,10 @@ impl Library {
                 .filter(|torrent| torrent.swarm().is_some())
                 .collect();
             idle.retain(|torrent| !torrent.idle().is_zero());
-            // What somebody wants whole is displaced last.
+            // What is still to become whole is displaced last.
             if let Some(torrent) = idle
                 .into_iter()
-                .max_by_key(|torrent| (!torrent.is_whole(), torrent.idle()))
+                .max_by_key(|torrent| (!torrent.is_whole() || torrent.is_complete(), torrent.idle()))
             {
                 self.park(&torrent).await;
             }
@@ -104,7 +147,7 @@ impl Library {
     }
 }
 
-/// Parks torrents that nobody reads, until the library stops.
+/// Parks torrents that nobody reads, and sees to those that are to be given to others, until the library stops.
 pub(super) async fn park_idle(library: Arc<Library>) {
     let mut round = tokio::time::interval(IDLE_ROUND);
     loop {
@@ -113,9 +156,23 @@ pub(super) async fn park_idle(library: Arc<Library>) {
             () = library.stopping.cancelled() => return,
         }
         for torrent in library.all() {
-            if torrent.swarm().is_some() && !torrent.is_whole() && torrent.idle() > IDLE_LIMIT {
+            let Some(swarm) = torrent.swarm() else {
+                if library.seeds(&torrent) {
+                    library.tend(&torrent);
+                }
+                continue;
+            };
+            let complete = torrent.is_complete();
+            let stays = match library.seed {
+                Seeding::Never if complete => false,
+                Seeding::Always if complete => true,
+                _ => torrent.idle() <= IDLE_LIMIT || (torrent.is_whole() && !complete),
+            };
+            if !stays {
                 info!(torrent = torrent.name(), "parked: nobody reads it");
                 library.park(&torrent).await;
+            } else {
+                library.remember(&torrent, &swarm, REMEMBER_PAUSE).await;
             }
         }
     }
@@ -143,6 +200,12 @@ async fn round(library: &Arc<Library>, torrent: &Arc<Torrent>) {
     if torrent.is_whole() {
         check(torrent, contents).await;
         download(library, torrent, contents).await;
+        if library.seed == Seeding::Never && torrent.is_complete() {
+            library.park(torrent).await;
+        }
+    }
+    if library.seeds(torrent) {
+        give(library, torrent).await;
     }
 }
 
@@ -255,9 +318,28 @@ async fn download(library: &Arc<Library>, torrent: &Arc<Torrent>, contents: &Con
         tokio::select! {
             () = contents.store.wait_for(0..contents.metainfo.piece_count) => {
                 info!(torrent = torrent.name(), "complete");
+                torrent.touch();
             }
             () = tokio::time::sleep(FAULT_ROUND) => {}
             _ = halt.wait_for(|halt| *halt != Halt::No) => {}
+        }
+    }
+}
+
+/// Gives a complete torrent to others for as long as it is to be, when it has its turn.
+async fn give(library: &Arc<Library>, torrent: &Arc<Torrent>) {
+    let mut halt = torrent.halt();
+    while let Ok(_turn) = library.seeding.acquire().await {
+        if !library.seeds(torrent) {
+            return;
+        }
+        match library.enter(torrent, true).await {
+            Ok(swarm) => tokio::select! {
+                // A reader of another torrent needed the place.
+                () = swarm.left() => {}
+                _ = halt.wait_for(|halt| *halt != Halt::No) => return,
+            },
+            Err(_) => tokio::time::sleep(FAULT_ROUND).await,
         }
     }
 }

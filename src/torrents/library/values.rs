@@ -11,6 +11,18 @@ use crate::torrents::shelf::ShelfError;
 use crate::torrents::source::SourceError;
 use crate::torrents::store::{Floor, StoreError};
 
+/// How long a torrent is given to others once all of it is here. Before that everyone gives, or nobody would get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Seeding {
+    /// Not at all: it leaves the swarm within seconds.
+    Never,
+    /// Until 5 minutes after it was last read from the network, or after the last of it came.
+    #[default]
+    InUse,
+    /// For good, also after a restart: 32 torrents at most at once.
+    Always,
+}
+
 /// Where the library lies, and how it behaves.
 #[derive(Debug, Clone)]
 pub struct LibraryOptions {
@@ -22,6 +34,8 @@ pub struct LibraryOptions {
     pub socket: PathBuf,
     /// How much is fetched of a torrent that is added without a word about it.
     pub download: Download,
+    /// Whether torrents of which everything is here are given to others.
+    pub seed: Seeding,
     /// Nothing is stored while less than this is free.
     pub floor: Floor,
     /// The engine's options.

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -16,6 +17,8 @@ use crate::torrents::names::NUMBER_LIMIT;
 
 /// No options are larger, in bytes: the lists in them are limited.
 const OPTIONS_LIMIT: usize = 4 << 20;
+/// No list of peers is larger, in bytes.
+const PEERS_FILE_LIMIT: usize = 64 << 10;
 /// Parsing is quick enough that more threads would wait for the disk.
 const THREADS_LIMIT: usize = 4;
 
@@ -137,6 +140,16 @@ fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, Failure> {
         return Err(Failure::Broken(format!("{path:?} is larger than {limit} bytes")));
     }
     Ok(Some(bytes))
+}
+
+/// The peers in a file, none if it makes no sense: they are worth a quick start and no more.
+pub(super) fn read_peers(path: &Path, limit: usize) -> Vec<SocketAddr> {
+    let Ok(Some(bytes)) = read(path, PEERS_FILE_LIMIT) else {
+        return Vec::new();
+    };
+    let mut peers: Vec<SocketAddr> = serde_json::from_slice(&bytes).unwrap_or_default();
+    peers.truncate(limit);
+    peers
 }
 
 /// The highest number that was written down as used, plus one.

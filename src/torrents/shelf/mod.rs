@@ -3,7 +3,8 @@
 //! ```text
 //! DATA/lock                     held by the daemon, and says who that is
 //! DATA/next-number              no torrent has had this number or a higher one
-//! DATA/torrents/<info hash>/    metainfo.torrent (not while a magnet is unresolved), options.json, have (the store's)
+//! DATA/torrents/<info hash>/    metainfo.torrent (not while a magnet is unresolved), options.json, have (the store's),
+//!                               peers.json (whom to try first; nothing is lost with it)
 //! DATA/files/<info hash>/<path> the data
 //! DATA/files/<info hash>.have   the have-map of data whose torrent was removed; it waits for the torrent to come again
 //! DATA/engine/                  the engine's own
@@ -27,6 +28,7 @@ mod tests;
 
 use std::fs::{self, File};
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -49,6 +51,9 @@ const BROKEN: &str = "broken";
 const METAINFO: &str = "metainfo.torrent";
 const OPTIONS: &str = "options.json";
 const HAVE: &str = "have";
+const PEERS: &str = "peers.json";
+/// Peers remembered of one torrent.
+const PEERS_LIMIT: usize = 256;
 /// A torrent's folder on its way in.
 const COMING: &str = ".new-";
 /// A folder on its way out.
@@ -165,6 +170,22 @@ impl Shelf {
     pub fn set_options(&self, info_hash: InfoHash, options: &Options) -> Result<(), ShelfError> {
         let json = json(options).map_err(|error| self.error("write", &self.torrent_dir(info_hash), error))?;
         self.replace(info_hash, OPTIONS, &json)
+    }
+
+    /// Stores whom to try first when the torrent is read from again, durably; at most 256 of them.
+    ///
+    /// # Errors
+    /// The torrent is not there, or the disk refuses.
+    pub fn set_peers(&self, info_hash: InfoHash, peers: &[SocketAddr]) -> Result<(), ShelfError> {
+        let peers = &peers[..peers.len().min(PEERS_LIMIT)];
+        let json = serde_json::to_vec(peers).map_err(io::Error::from);
+        let json = json.map_err(|error| self.error("write", &self.torrent_dir(info_hash), error))?;
+        self.replace(info_hash, PEERS, &json)
+    }
+
+    /// Whom to try first; nobody if nothing was stored, or nothing that makes sense.
+    pub fn peers(&self, info_hash: InfoHash) -> Vec<SocketAddr> {
+        load::read_peers(&self.torrent_dir(info_hash).join(PEERS), PEERS_LIMIT)
     }
 
     /// Takes a torrent out, durably, with its data or not. Data that is kept is found again if the torrent is put back

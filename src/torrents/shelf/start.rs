@@ -12,7 +12,7 @@ use tracing::{error, warn};
 use super::disk::{Disk, half_written};
 use super::load::{Loaded, load_all, read_next_number};
 use super::{
-    BROKEN, COMING, ENGINE, FILES, GOING, GOING_WITH_DATA, Holder, LOCK, METAINFO, NEXT_NUMBER, OPTIONS, Shelf,
+    BROKEN, COMING, ENGINE, FILES, GOING, GOING_WITH_DATA, Holder, LOCK, METAINFO, NEXT_NUMBER, OPTIONS, PEERS, Shelf,
     ShelfError, Shelved, TORRENTS, holder, unused,
 };
 use crate::torrents::info_hash::InfoHash;
@@ -98,7 +98,7 @@ impl Shelf {
             } else if name.starts_with(COMING) || name.starts_with(GOING) {
                 self.disk.remove(&path)
             } else if name.parse::<InfoHash>().is_ok() {
-                let left = [METAINFO, OPTIONS].map(|file| half_written(&path.join(file)));
+                let left = [METAINFO, OPTIONS, PEERS].map(|file| half_written(&path.join(file)));
                 left.iter()
                     .filter(|path| path.exists())
                     .try_for_each(|path| self.disk.remove(path))

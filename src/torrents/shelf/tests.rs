@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -296,6 +297,7 @@ type Told = BTreeMap<InfoHash, Kept>;
 struct Kept {
     options: Options,
     resolved: bool,
+    peers: Vec<SocketAddr>,
 }
 
 /// A caller that does one thing after another and writes down what it was told.
@@ -338,9 +340,20 @@ impl Caller<'_> {
         self.numbers.push(number);
         let (bytes, options) = (torrent(index), options(number));
         let result = self.shelf.put(hash(index), resolved.then_some(&*bytes), &options);
-        self.change(result, |told| {
-            drop(told.insert(hash(index), Kept { options, resolved }))
-        });
+        let kept = Kept {
+            options,
+            resolved,
+            peers: Vec::new(),
+        };
+        self.change(result, |told| drop(told.insert(hash(index), kept)));
+    }
+
+    fn meet(&mut self, index: usize, peer: &str) {
+        if self.told.contains_key(&hash(index)) {
+            let peers = vec![peer.parse().unwrap()];
+            let result = self.shelf.set_peers(hash(index), &peers);
+            self.change(result, |told| told.get_mut(&hash(index)).unwrap().peers = peers);
+        }
     }
 
     fn pause(&mut self, index: usize) {
@@ -398,7 +411,10 @@ fn live_through(fault: Fault, cut_power: bool) -> bool {
     caller.put(1, false);
     caller.pause(0);
     caller.resolve(1);
+    caller.meet(0, "192.0.2.7:6881");
     caller.put(2, true);
+    caller.meet(2, "[2001:db8::7]:6881");
+    caller.meet(2, "192.0.2.8:6881");
     caller.download(2, "two");
     caller.remove(2, false);
     caller.remove(0, true);
@@ -433,6 +449,7 @@ fn live_through(fault: Fault, cut_power: bool) -> bool {
             (
                 one.info_hash,
                 Kept {
+                    peers: shelf.peers(one.info_hash),
                     options: one.options,
                     resolved: one.metainfo.is_some(),
                 },
@@ -465,15 +482,13 @@ fn live_through(fault: Fault, cut_power: bool) -> bool {
     for (info_hash, kept) in &found {
         let mut files: Vec<_> = names(shelf.torrent_dir(*info_hash)).collect();
         files.sort();
-        assert_eq!(
-            files,
-            if kept.resolved {
-                &[METAINFO, OPTIONS][..]
-            } else {
-                &[OPTIONS]
-            },
-            "{fault:?}"
-        );
+        let expected = [
+            (METAINFO, kept.resolved),
+            (OPTIONS, true),
+            (PEERS, !kept.peers.is_empty()),
+        ];
+        let expected = expected.into_iter().filter_map(|(name, there)| there.then_some(name));
+        assert!(files.iter().eq(expected), "{fault:?}: {files:?}");
     }
     assert_eq!(names(shelf.torrents_dir()).count(), found.len(), "{fault:?}");
     assert!(!dir.path().join(BROKEN).exists(), "{fault:?}");

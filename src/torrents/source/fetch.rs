@@ -1,6 +1,5 @@
 //! Fetching a .torrent from a web server.
 
-use std::error::Error;
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
@@ -8,6 +7,7 @@ use reqwest::{Client, ClientBuilder};
 use url::Url;
 
 use super::{METAINFO_LIMIT, SourceError};
+use crate::swarm::web::{self, BodyError, reasons};
 
 /// From the first packet to the last byte.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
@@ -39,7 +39,7 @@ async fn fetch_within(
         } else {
             SourceError::Fetch {
                 url: shown.clone(),
-                why: reasons(error.without_url()),
+                why: reasons(error),
             }
         }
     };
@@ -50,21 +50,17 @@ async fn fetch_within(
         .timeout(time_limit)
         .build()
         .map_err(failed)?;
-    let mut response = client.get(url.clone()).send().await.map_err(failed)?;
+    let response = client.get(url.clone()).send().await.map_err(failed)?;
     if !response.status().is_success() {
         return Err(SourceError::Status {
             url: shown,
             status: response.status(),
         });
     }
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(failed)? {
-        if bytes.len() + chunk.len() > size_limit {
-            return Err(SourceError::TooLarge { what: shown });
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
+    web::body(response, size_limit).await.map_err(|error| match error {
+        BodyError::TooLarge => SourceError::TooLarge { what: shown.clone() },
+        BodyError::Broken(error) => failed(error),
+    })
 }
 
 /// The URL without what may be secret.
@@ -76,17 +72,6 @@ fn shown(url: &Url) -> String {
     url.set_query(None);
     url.set_fragment(None);
     url.into()
-}
-
-/// What reqwest says and what it blames: by itself it says no more than "error sending request".
-fn reasons(error: reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -57,17 +57,16 @@ impl Held {
         evicted
     }
 
-    /// Takes out the piece that has been held longest.
-    pub(super) fn take_first(&self) -> Option<(u32, Arc<[u8]>)> {
-        let first = self.pieces.lock().pop_front()?;
-        self.bits.clear(first.0);
-        Some(first)
+    /// The piece that has been held longest.
+    pub(super) fn first(&self) -> Option<(u32, Arc<[u8]>)> {
+        self.pieces.lock().front().cloned()
     }
 
-    /// Puts back what was taken out.
-    pub(super) fn put_back(&self, piece: u32, bytes: Arc<[u8]>) {
-        self.bits.set(piece);
-        self.pieces.lock().push_front((piece, bytes));
+    /// Lets a piece go.
+    pub(super) fn remove(&self, piece: u32) {
+        let mut pieces = self.pieces.lock();
+        pieces.retain(|(held, _)| *held != piece);
+        self.bits.clear(piece);
     }
 }
 
@@ -85,5 +84,8 @@ mod tests {
         assert_eq!(held.put(3, &vec![3; 2 * LIMIT]), [1, 2]);
         assert_eq!(held.get(3).unwrap().len(), 2 * LIMIT);
         assert!(held.get(2).is_none());
+        assert_eq!(held.first().unwrap().0, 3);
+        held.remove(3);
+        assert!(!held.has(3) && held.first().is_none());
     }
 }

@@ -32,6 +32,7 @@ impl Store {
     /// # Errors
     /// Where something could not be made durable; the next start then hashes what it reads.
     pub fn rest(&self) -> Result<(), StoreError> {
+        self.store_held();
         let mut gate = self.gate.write();
         self.come_to_rest(&mut gate)
     }
@@ -41,6 +42,7 @@ impl Store {
     /// # Errors
     /// As [`Store::rest`].
     pub fn close(&self) -> Result<(), StoreError> {
+        self.store_held();
         let mut gate = self.gate.write();
         *gate = true;
         self.come_to_rest(&mut gate)

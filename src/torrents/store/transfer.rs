@@ -146,14 +146,19 @@ impl Store {
             }
             Err(error) => return Err(error),
         }
-        // There is room again for what was held.
-        while let Some((piece, bytes)) = self.held.take_first() {
-            if self.store(piece, &bytes).is_err() {
-                self.held.put_back(piece, bytes);
-                break;
-            }
-        }
+        self.store_held();
         Ok(Finished::Stored)
+    }
+
+    /// Stores what is held in memory, as far as there is room.
+    pub(super) fn store_held(&self) {
+        while let Some((piece, bytes)) = self.held.first() {
+            if self.store(piece, &bytes).is_err() {
+                return;
+            }
+            // Not before: at every moment it is here.
+            self.held.remove(piece);
+        }
     }
 
     /// Stores a piece whose hash was compared.

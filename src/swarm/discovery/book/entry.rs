@@ -75,9 +75,11 @@ impl Entry {
             || (self.sources.contains(Source::Remembered) && self.failures < REMEMBERED_FAILURES)
     }
 
-    /// The smaller, the sooner tried.
+    /// The smaller, the sooner tried. One remembered from the last run that did not answer comes after strangers: the
+    /// whole list may be of yesterday.
     pub(super) fn rank(&self) -> (bool, u32, Source, u32) {
-        (!self.is_known(), self.failures, self.sources.best(), self.lot)
+        let first = self.is_known() && (self.failures == 0 || self.worked || self.sources.contains(Source::Given));
+        (!first, self.failures, self.sources.best(), self.lot)
     }
 
     /// When it is to be dialled; with `gap`, that long after the last dial of a known peer began at the latest.

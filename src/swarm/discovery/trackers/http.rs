@@ -1,6 +1,5 @@
 //! Announcing over HTTP (BEP 3, 7, 23).
 
-use std::error::Error;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use reqwest::{Client, Url};
 use super::reply::{AnnounceReply, parse_announce_response};
 use super::target::{Event, Family, Request, is_local};
 use crate::swarm::discovery::DiscoveryError;
+use crate::swarm::web::{self, BodyError, reasons};
 
 /// A tracker that is there answers a SYN sooner.
 const CONNECT_LIMIT: Duration = Duration::from_secs(8);
@@ -61,22 +61,19 @@ impl Http {
             Family::V4 => &self.v4,
             Family::V6 => &self.v6,
         };
-        let unreachable = |error: reqwest::Error| DiscoveryError::Unreachable(reasons(error.without_url()));
+        let unreachable = |error: reqwest::Error| DiscoveryError::Unreachable(reasons(error));
         let url = announce_url(url, request);
-        let mut response = client.get(url).send().await.map_err(unreachable)?;
+        let response = client.get(url).send().await.map_err(unreachable)?;
         let status = response.status();
         let limit = if status.is_success() {
             self.body_limit
         } else {
             ERROR_BODY_LIMIT
         };
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-            if body.len() + chunk.len() > limit {
-                return Err(DiscoveryError::TooLarge(limit));
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = web::body(response, limit).await.map_err(|error| match error {
+            BodyError::TooLarge => DiscoveryError::TooLarge(limit),
+            BodyError::Broken(error) => unreachable(error),
+        })?;
         let reply = parse_announce_response(&body);
         match &reply {
             Err(DiscoveryError::Refused { .. }) => reply,
@@ -130,17 +127,6 @@ fn announce_url(url: &Url, request: &Request) -> Url {
     url.set_query(Some(&query));
     url.set_fragment(None);
     url
-}
-
-/// What reqwest says and what it blames: by itself it says no more than "error sending request".
-fn reasons(error: reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -3,8 +3,6 @@
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
 
-use magnetfs_mount::{Mount, MountOptions};
-
 use super::*;
 
 const PIECE: u32 = 256 * 1024;
@@ -49,30 +47,13 @@ fn answered(viewers: &mut [Viewer]) -> usize {
         .count()
 }
 
-async fn until(mut condition: impl FnMut() -> bool) {
-    while !condition() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 /// Lets a reader that works ahead begin, then four that viewers wait for; `test` sees who is answered when.
 async fn scene(test: impl AsyncFnOnce(&Library, Viewer, Vec<Viewer>)) {
     let folder = tempfile::tempdir().unwrap();
     let (_, seeder) = film_of(&folder, "Film.mkv", PIECE, RATE).await;
     let library = open(&folder).await;
     library.add(metainfo(&seeder), with_peer(&seeder)).await.unwrap();
-    let mountpoint = folder.path().join("mount");
-    std::fs::create_dir(&mountpoint).unwrap();
-    let options = MountOptions {
-        mountpoint: mountpoint.clone(),
-        allow_other: false,
-        uid: None,
-        gid: None,
-        umask: 0,
-        read_deadline: LIMIT,
-        read_ceiling: LIMIT,
-    };
-    let mount = Mount::start(library.clone(), options, tokio::runtime::Handle::current()).unwrap();
+    let (mount, mountpoint) = mounted(&library, &folder, LIMIT);
     let mut viewers: Vec<Viewer> = (1..=4).map(|place| Viewer::new(&mountpoint, 8 * place)).collect();
     let mut ahead = Viewer::new(&mountpoint, 1);
     library.pace(ahead.0.id(), false);
