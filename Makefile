@@ -18,7 +18,8 @@ RUN_NEEDS := fusermount3:fuse3
 DEMO_NEEDS := $(BUILD_NEEDS) $(RUN_NEEDS) ffmpeg:ffmpeg
 # To seed, to read and to play, as other people's programs do it, and to check the units.
 TEST_NEEDS := $(DEMO_NEEDS) libtorrent:python3-libtorrent transmission-daemon:transmission-daemon \
-	systemd-analyze:systemd mkvmerge:mkvtoolnix chromium:chromium
+	transmission-create:transmission-cli aria2c:aria2 mpv:mpv mkvmerge:mkvtoolnix fio:fio getfattr:attr \
+	setpriv:util-linux cmp:diffutils systemd-analyze:systemd chromium:chromium
 # To compare with.
 BENCH_NEEDS := $(TEST_NEEDS) btfs:btfs nginx:nginx-light wrk:wrk
 
