@@ -218,9 +218,9 @@ fn code(samples: &[Sample], after: Option<i64>) -> Vec<Coded> {
 /// The places of frames in a container whose clock is too coarse for them.
 ///
 /// Matroska rounds times to milliseconds, and FFmpeg smooths them again, differently in every run. Frames of one length
-/// follow each other without a gap, so their true times are known from the first one's. Where a file has gaps, frames are
-/// off that grid by any amount; so thirds of a frame are taken, which is wider than all rounding (mkvmerge's laces, of
-/// which FFmpeg guesses the times within, are off by up to 2 ms) and finer than what anyone hears.
+/// follow each other without a gap, so their true times are known from the first one's. Where a file has gaps, frames
+/// are off that grid by any amount; so thirds of a frame are taken, which is wider than all rounding (mkvmerge's laces,
+/// of which FFmpeg guesses the times within, are off by up to 2 ms) and finer than what anyone hears.
 #[derive(Debug, Clone, Copy)]
 struct Grid {
     start: i64,
@@ -260,4 +260,75 @@ impl Grid {
 fn rounded(numerator: i128, denominator: i128) -> i64 {
     let quotient = (2 * numerator + denominator).div_euclid(2 * denominator);
     i64::try_from(quotient).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::{Audio, Codec};
+    use crate::stream::tests::indexes::audio;
+
+    fn grid(start: i64) -> Grid {
+        let sound = Audio {
+            channels: 2,
+            sample_rate: 44_100,
+            frame_samples: Some(1024),
+            delay: 0,
+        };
+        let track = Track {
+            start,
+            kind: Kind::Audio(sound),
+            ..audio(Codec::Aac)
+        };
+        Grid::of(&track, 44_100).unwrap()
+    }
+
+    #[test]
+    fn rounded_times_are_put_back_on_their_grid() {
+        let grid = grid(7);
+        let start = 309;
+        for frame in 0..1_000_000_i64 {
+            let truth = start + frame * 1024;
+            // Up to 3.1 ms to either side, in steps that meet every remainder.
+            let jitter = frame * 7 % 273 - 136;
+            assert_eq!(grid.snap(truth + jitter), truth);
+        }
+    }
+
+    #[test]
+    fn a_gap_is_kept_to_a_third_of_a_frame() {
+        let grid = grid(0);
+        assert_eq!(grid.snap(10_240 + 300), 10_240 + 341);
+        assert_eq!(grid.snap(10_240 + 513), 10_240 + 683);
+        assert_eq!(grid.snap(-1024), -1024);
+    }
+
+    #[test]
+    fn times_that_are_fine_enough_are_left() {
+        let fine = Track {
+            timescale: 44_100,
+            ..audio(Codec::Aac)
+        };
+        assert!(Grid::of(&fine, 44_100).is_none());
+        assert!(Grid::of(&audio(Codec::Opus), 48_000).is_none());
+    }
+
+    #[test]
+    fn the_last_frame_of_a_segment_does_not_last_through_a_pause() {
+        let sample = |pts| Sample {
+            pts,
+            duration: 100,
+            size: 1,
+            flags: 0,
+        };
+        let durations = |after| -> Vec<u32> {
+            code(&[sample(0), sample(110), sample(900)], after)
+                .iter()
+                .map(|coded| coded.duration)
+                .collect()
+        };
+        assert_eq!(durations(Some(1005)), [110, 790, 105]);
+        assert_eq!(durations(Some(90_000)), [110, 790, 100]);
+        assert_eq!(durations(None), [110, 790, 100]);
+    }
 }

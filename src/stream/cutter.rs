@@ -33,8 +33,8 @@ pub enum Cut {
         /// not be kept. Only subtitles are ever provisional.
         provisional: bool,
     },
-    /// FFmpeg began after the first segment's beginning, so that one cannot be made in this run, and nothing more will come
-    /// of this cutter. Another run has to begin at an earlier segment: see [`Cutter::begun_at`].
+    /// FFmpeg began after the first segment's beginning, so that one cannot be made in this run, and nothing more will
+    /// come of this cutter. Another run has to begin at an earlier segment: see [`Cutter::begun_at`].
     LandedLate {
         /// The segment that lacks its beginning.
         number: u32,
@@ -70,28 +70,30 @@ pub struct Cutter {
 #[derive(Debug)]
 enum Kind {
     Video(VideoCutter),
-    Audio(AudioCutter),
+    Audio(Box<AudioCutter>),
     Subtitles(SubtitleCutter),
     /// The plan has no such rendition.
     Nothing,
 }
 
 impl Cutter {
-    /// For the output of `rendition` in a run that was started with [`Timeline::start_job`] of segment `first`, and of which
-    /// the segments from `first` on are wanted.
+    /// For the output of `rendition` in a run that was started with [`Timeline::start_job`] of segment `first`, and of
+    /// which the segments from `first` on are wanted.
     pub fn new(plan: &Plan, timeline: &Arc<Timeline>, rendition: RenditionId, first: u32) -> Cutter {
         let timeline = Arc::clone(timeline);
         let kind = match (rendition, plan.rendition(rendition)) {
             (RenditionId::Video, _) => Kind::Video(VideoCutter::new(timeline, plan, first)),
-            (RenditionId::Audio(_), Some(audio)) => Kind::Audio(AudioCutter::new(timeline, plan, audio, first)),
+            (RenditionId::Audio(_), Some(audio)) => {
+                Kind::Audio(Box::new(AudioCutter::new(timeline, plan, audio, first)))
+            }
             (RenditionId::Subtitles(_), Some(_)) => Kind::Subtitles(SubtitleCutter::new(timeline, first)),
             (RenditionId::Audio(_) | RenditionId::Subtitles(_), None) => Kind::Nothing,
         };
         Cutter { kind }
     }
 
-    /// Says that the run was started for an earlier segment than the first that is wanted: after [`Cut::LandedLate`], or so
-    /// that subtitles are final ([`Timeline::subtitle_start`]).
+    /// Says that the run was started for an earlier segment than the first that is wanted: after [`Cut::LandedLate`],
+    /// or so that subtitles are final ([`Timeline::subtitle_start`]).
     pub fn begun_at(mut self, segment: u32) -> Cutter {
         match &mut self.kind {
             Kind::Video(video) => video.begun = segment,
@@ -105,7 +107,8 @@ impl Cutter {
     /// Takes what the pipe gave, in pieces of any size, and gives what is whole with it.
     ///
     /// # Errors
-    /// Nothing more can be made of this pipe, and the whole run is worth nothing more. What was given before stays good.
+    /// Nothing more can be made of this pipe, and the whole run is worth nothing more. What was given before stays
+    /// good.
     pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Cut>, CutError> {
         match &mut self.kind {
             Kind::Video(video) => video.push(bytes),
@@ -115,9 +118,9 @@ impl Cutter {
         }
     }
 
-    /// Says how far the video of the same run has come, as its [`reached_s`](Cutter::reached_s) tells. Subtitles (and sound
-    /// that has ended or pauses) say nothing of where they are; their segments are whole when the video is past them.
-    /// To be called when the pipe of this cutter has just been read empty.
+    /// Says how far the video of the same run has come, as its [`reached_s`](Cutter::reached_s) tells. Subtitles (and
+    /// sound that has ended or pauses) say nothing of where they are; their segments are whole when the video is past
+    /// them. To be called when the pipe of this cutter has just been read empty.
     ///
     /// # Errors
     /// As for [`push`](Cutter::push).
@@ -129,8 +132,8 @@ impl Cutter {
         }
     }
 
-    /// What is left when the pipe has ended. `complete` says that FFmpeg came to the end of the film without any read having
-    /// failed; else the tail is not known to be whole, and nothing is made of it.
+    /// What is left when the pipe has ended. `complete` says that FFmpeg came to the end of the film without any read
+    /// having failed; else the tail is not known to be whole, and nothing is made of it.
     ///
     /// # Errors
     /// As for [`push`](Cutter::push).

@@ -1,8 +1,8 @@
 //! Fragmented MP4 (ISO/IEC 14496-12): FFmpeg's fragments in, segments of ours out.
 //!
-//! What comes in was made of a stranger's file by a program that may have been taken over, so nothing is believed: no box
-//! is nested deeper than is looked for, none is larger than its limit, and nothing is reserved by a size that is only
-//! claimed.
+//! What comes in was made of a stranger's file by a program that may have been taken over, so nothing is believed: no
+//! box is nested deeper than is looked for, none is larger than its limit, and nothing is reserved by a size that is
+//! only claimed.
 
 use bytes::{Buf, Bytes, BytesMut};
 use mp4_atom::{DecodeAtom, Encode, FourCC, Header, Mdhd, Mfhd, Moof, Tfdt, Tfhd, Traf, Trun, TrunEntry};
@@ -293,8 +293,8 @@ pub(super) struct Coded {
     pub(super) offset: i32,
 }
 
-/// One segment: a `moof` and a `mdat`. Its bytes depend on nothing but the arguments. Without samples it only says when it
-/// would begin.
+/// One segment: a `moof` and a `mdat`. Its bytes depend on nothing but the arguments. Without samples it only says when
+/// it would begin.
 ///
 /// # Errors
 /// It would be larger than [`LARGEST_FRAGMENT`].
@@ -350,4 +350,141 @@ pub(super) fn segment(number: u32, dts: u64, samples: &[Coded], data: &[Bytes]) 
         segment.extend_from_slice(chunk);
     }
     Ok(segment.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn boxed(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
+        let mut bytes = (body.len() as u32 + 8).to_be_bytes().to_vec();
+        bytes.extend_from_slice(kind);
+        bytes.extend_from_slice(body);
+        bytes
+    }
+
+    /// A header of which nothing is there but the clock.
+    fn header(timescale: u32) -> Vec<u8> {
+        let mdhd = [&[0; 12][..], &timescale.to_be_bytes(), &[0; 8]].concat();
+        let moov = boxed(b"trak", &boxed(b"mdia", &boxed(b"mdhd", &mdhd)));
+        [boxed(b"ftyp", b"iso5"), boxed(b"moov", &moov)].concat()
+    }
+
+    fn sample_of(size: u32, duration: u32, offset: i32) -> Coded {
+        Coded {
+            duration,
+            size,
+            flags: 0x0200_0000,
+            offset,
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let data = [Bytes::from_static(b"abc"), Bytes::from_static(b"defgh")];
+        let samples = [sample_of(3, 10, 0), sample_of(1, 20, 5), sample_of(4, 30, -5)];
+        let segment = segment(6, 1 << 40, &samples, &data).unwrap();
+        let mut reader = FragmentReader::default();
+        let init = header(90_000);
+        // A box that nobody wants, of which most is never held.
+        let skipped = boxed(b"free", &[0; 5000]);
+        let pieces = reader.push(&[&init[..], &skipped, &segment].concat()).unwrap();
+        let base = 1_i64 << 40;
+        let read = |pts, duration, size| Sample {
+            pts: base + pts,
+            duration,
+            size,
+            flags: 0x0200_0000,
+        };
+        let fragment = Fragment {
+            samples: vec![read(0, 10, 3), read(15, 20, 1), read(25, 30, 4)],
+            data: Bytes::from_static(b"abcdefgh"),
+        };
+        assert_eq!(
+            pieces,
+            [
+                Piece::Init {
+                    bytes: init.into(),
+                    timescale: 90_000
+                },
+                Piece::Fragment(fragment)
+            ]
+        );
+        let place = segment.windows(4).position(|four| four == b"mfhd").unwrap();
+        assert_eq!(segment[place + 8..place + 12], 7_u32.to_be_bytes());
+    }
+
+    #[test]
+    fn a_segment_can_be_empty() {
+        let segment = segment(0, 5, &[], &[]).unwrap();
+        let mut reader = FragmentReader::default();
+        reader.push(&header(1000)).unwrap();
+        assert_eq!(reader.push(&segment), Ok(vec![]));
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_before_it_comes() {
+        let mut reader = FragmentReader::default();
+        let claim = [&(LARGEST_FRAGMENT as u32 + 9).to_be_bytes()[..], b"mdat"].concat();
+        let error = reader.push(&claim).unwrap_err();
+        assert!(matches!(error, FragmentError::TooLarge { what: "data", .. }), "{error}");
+        let claim = [&1_u32.to_be_bytes()[..], b"moof", &u64::MAX.to_be_bytes()].concat();
+        let error = FragmentReader::default().push(&claim).unwrap_err();
+        assert!(
+            matches!(error, FragmentError::TooLarge { what: "tables", .. }),
+            "{error}"
+        );
+        // A count of samples that take no bytes.
+        let trun = [&[0, 0, 0, 0][..], &u32::MAX.to_be_bytes()].concat();
+        let tfhd = [&[0, 2, 0, 0][..], &1_u32.to_be_bytes()].concat();
+        let parts = [boxed(b"tfhd", &tfhd), boxed(b"tfdt", &[0; 8]), boxed(b"trun", &trun)].concat();
+        let bytes = [header(1000), boxed(b"moof", &boxed(b"traf", &parts))].concat();
+        let error = FragmentReader::default().push(&bytes).unwrap_err();
+        assert_eq!(error, Malformed("a fragment with too many samples"));
+    }
+
+    #[test]
+    fn what_is_out_of_order_is_refused() {
+        for bytes in [
+            boxed(b"moof", b""),
+            boxed(b"mdat", b""),
+            [header(1000), header(1000)].concat(),
+            [header(1000), boxed(b"mdat", b"x")].concat(),
+            header(0),
+            boxed(b"moov", b""),
+            vec![0, 0, 0, 0, b'm', b'd', b'a', b't'],
+            vec![0, 0, 0, 7, b'f', b'r', b'e', b'e'],
+        ] {
+            assert!(
+                matches!(FragmentReader::default().push(&bytes), Err(Malformed(_))),
+                "{bytes:x?}"
+            );
+        }
+    }
+
+    const KINDS: [&[u8; 4]; 9] = [
+        b"ftyp", b"moov", b"moof", b"mdat", b"traf", b"tfhd", b"tfdt", b"trun", b"free",
+    ];
+
+    proptest! {
+        #[test]
+        fn nothing_breaks_it(
+            boxes in prop::collection::vec(
+                (prop::sample::select(&KINDS[..]), prop::collection::vec(any::<u8>(), 0..60)),
+                0..12,
+            ),
+            tail in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            // Each inside of the one before it, and behind one another.
+            let inside = |inner: Vec<u8>, (kind, body): &(&[u8; 4], Vec<u8>)| boxed(kind, &[body, &inner[..]].concat());
+            let nested = boxes.iter().rev().fold(tail.clone(), inside);
+            let flat = boxes.iter().flat_map(|(kind, body)| boxed(kind, body)).chain(tail).collect::<Vec<_>>();
+            for bytes in [nested, flat] {
+                let _ = FragmentReader::default().push(&bytes);
+                let _ = FragmentReader::default().push(&[header(1000), bytes].concat());
+            }
+        }
+    }
 }

@@ -15,8 +15,8 @@ const LONGEST_NAME: usize = 80;
 #[error("{0}")]
 pub struct NotPlayable(pub String);
 
-/// One of the streams that a film is served as. Its text is also its part of the URL: `video`, `audio-0`, `subtitles-0`;
-/// the number counts the plan's renditions of that kind.
+/// One of the streams that a film is served as. Its text is also its part of the URL: `video`, `audio-0`,
+/// `subtitles-0`; the number counts the plan's renditions of that kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RenditionId {
     /// The pictures.
@@ -72,8 +72,8 @@ pub struct Rendition {
     pub encoding: Encoding,
     /// For `CODECS` (RFC 6381); empty for subtitles.
     pub codecs: String,
-    /// The group of renditions of which a player chooses one (`GROUP-ID`); empty for the video. Audio is grouped by codec,
-    /// since a browser drops a variant when it lacks any of its codecs.
+    /// The group of renditions of which a player chooses one (`GROUP-ID`); empty for the video. Audio is grouped by
+    /// codec, since a browser drops a variant when it lacks any of its codecs.
     pub group: String,
     /// Printable, without quotes, and no other's of its kind.
     pub name: String,
@@ -228,8 +228,8 @@ fn video(index: &Index) -> Result<Rendition, NotPlayable> {
                 track.codec
             ),
             (codec, _) => format!(
-                "The video of this file is {codec}. Only H.264, HEVC, AV1 and VP9 can be copied for players; this one would \
-                 have to be encoded anew, which is not done yet."
+                "The video of this file is {codec}. Only H.264, HEVC, AV1 and VP9 can be copied for players; this \
+                 one would have to be encoded anew, which is not done yet."
             ),
         };
         why.get_or_insert(refused);

@@ -65,8 +65,8 @@ pub fn media(plan: &Plan, timeline: &Timeline, rendition: RenditionId) -> Option
     Some(text)
 }
 
-/// Whether every segment can be decoded without another. The index does not tell whether groups of pictures of H.264 or HEVC
-/// are open, whose first pictures need the segment before; VP9 and AV1 have no such thing.
+/// Whether every segment can be decoded without another. The index does not tell whether groups of pictures of H.264 or
+/// HEVC are open, whose first pictures need the segment before; VP9 and AV1 have no such thing.
 fn independent(rendition: &Rendition) -> bool {
     match rendition.id {
         RenditionId::Video => matches!(rendition.track.codec, Codec::Vp9 | Codec::Av1),

@@ -16,8 +16,8 @@ const LARGEST: usize = 4 << 20;
 /// pictures that they belong to, about.
 const INTERLEAVE_S: f64 = 1.0;
 
-/// A cue that began longer before a segment is not in it, though it may last: whether a run has read it depends on where
-/// the run began, and a segment's bytes must not.
+/// A cue that began longer before a segment is not in it, though it may last: whether a run has read it depends on
+/// where the run began, and a segment's bytes must not.
 const LONGEST_MS: i64 = (SUBTITLE_LEAD_S * 1000.0) as i64;
 
 /// Times in the cues are the film's; [`OFFSET_S`](super::cutter::OFFSET_S) is added to those of the video.
@@ -300,7 +300,10 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn nothing_breaks_it_and_pieces_do_not_matter(
-            words in proptest::collection::vec("(\\PC|[0-9:.\r\n]| --> |\n\n|00:0[0-9].000 --> 00:1[0-9].500\n){0,4}", 0..20),
+            words in proptest::collection::vec(
+                "(\\PC|[0-9:.\r\n]| --> |\n\n|00:0[0-9].000 --> 00:1[0-9].500\n){0,4}",
+                0..20,
+            ),
             size in 1..30_usize,
         ) {
             let bytes = words.concat().into_bytes();

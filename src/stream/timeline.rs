@@ -14,7 +14,8 @@ pub const SEGMENT_S: i64 = 4;
 /// what is shown at the segment's beginning may have been read that long before.
 pub const SUBTITLE_LEAD_S: f64 = 30.0;
 
-/// How far a fragment's keyframe may be from the index's word: less than a frame at 240 a second, more than any rounding.
+/// How far a fragment's keyframe may be from the index's word: less than a frame at 240 a second, more than any
+/// rounding.
 const TOLERANCE_US: i128 = 4_000;
 
 /// The cuts of one film. Times are the container's, as FFmpeg's `-copyts` shows them.
@@ -65,8 +66,9 @@ impl Timeline {
             timescale,
             cuts,
             offsets,
-            // FFmpeg's Matroska seeks 3/23 s early if pictures are reordered. The first fragment of a run has guessed decoding
-            // times there, so landing a keyframe early and dropping it is wanted. Elsewhere K itself lands early by rounding.
+            // FFmpeg's Matroska seeks 3/23 s early if pictures are reordered. The first fragment of a run has guessed
+            // decoding times there, so landing a keyframe early and dropping it is wanted. Elsewhere K itself lands
+            // early by rounding.
             nudge_us: match plan.container() {
                 Container::Matroska | Container::Webm if reordered => 0,
                 Container::Mp4 | Container::Matroska | Container::Webm => 1_000,
@@ -113,16 +115,16 @@ impl Timeline {
 
     /// Where a run has to begin that is to give segment `number` whole; with the film if it is the first.
     ///
-    /// FFmpeg may land a keyframe or more before that. If it lands later, which the [cutter](super::Cutter) tells, begin at
-    /// an earlier segment.
+    /// FFmpeg may land a keyframe or more before that. If it lands later, which the [cutter](super::Cutter) tells,
+    /// begin at an earlier segment.
     pub fn start_job(&self, number: u32) -> Option<Start> {
         (number > 0).then(|| Start {
             at_us: self.cut_us(number).saturating_add(self.nudge_us),
         })
     }
 
-    /// The segment at which a run has to begin for the subtitles of segment `number` to be final: [`SUBTITLE_LEAD_S`] before
-    /// it, or the film's first.
+    /// The segment at which a run has to begin for the subtitles of segment `number` to be final: [`SUBTITLE_LEAD_S`]
+    /// before it, or the film's first.
     pub fn subtitle_start(&self, number: u32) -> u32 {
         let latest = self.start_s(number) - SUBTITLE_LEAD_S;
         let lead = self.segment_at(latest);
@@ -139,8 +141,8 @@ impl Timeline {
         begun == 0 || begun <= self.subtitle_start(number)
     }
 
-    /// The bytes of the file that hold segment `number` of the video; with interleaved tracks, of all of them. The last one
-    /// ends at `u64::MAX`, which is to be cut to the size of the file.
+    /// The bytes of the file that hold segment `number` of the video; with interleaved tracks, of all of them. The last
+    /// one ends at `u64::MAX`, which is to be cut to the size of the file.
     pub fn bytes(&self, number: u32) -> Range<u64> {
         let Some(&start) = self.offsets.get(number as usize) else {
             return u64::MAX..u64::MAX;
@@ -199,8 +201,8 @@ impl Timeline {
     }
 
     fn segment_with(&self, ticks: i64, timescale: u32, tolerance_us: i128) -> u32 {
-        // As a fraction of the product of both timescales and a million, so that nothing is rounded. It cannot overflow: 63
-        // bits of time, 32 of timescale and 20 of a million are less than 127.
+        // As a fraction of the product of both timescales and a million, so that nothing is rounded. It cannot
+        // overflow: 63 bits of time, 32 of timescale and 20 of a million are less than 127.
         let scale = i128::from(self.timescale) * 1_000_000;
         let at = i128::from(ticks) * scale + tolerance_us * i128::from(timescale) * i128::from(self.timescale);
         let begun = |cut: &i64| i128::from(*cut) * i128::from(timescale) * 1_000_000 <= at;

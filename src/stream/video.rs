@@ -84,7 +84,7 @@ impl VideoCutter {
     fn take(&mut self, mut fragment: Fragment, cuts: &mut Vec<Cut>) -> Result<(), CutError> {
         // Where FFmpeg had to guess decoding times, it moves pictures by a tick or two of its own, finer clock.
         let finer = i64::from(self.timescale / self.ticks.max(1));
-        if finer > 1 && self.timescale % self.ticks == 0 {
+        if finer > 1 && self.timescale.is_multiple_of(self.ticks) {
             for sample in &mut fragment.samples {
                 sample.pts = sample.pts.saturating_add(finer / 2).div_euclid(finer) * finer;
             }
@@ -196,8 +196,8 @@ fn reordering(samples: &[Sample]) -> (usize, Vec<i64>) {
     (delay, order.into_iter().map(|at| samples[at].pts).collect())
 }
 
-/// Pictures that an edit list hides, before `zero`, have to be decoded for those after them. They keep their order and are
-/// crowded into the few ticks before the first one that is to be seen.
+/// Pictures that an edit list hides, before `zero`, have to be decoded for those after them. They keep their order and
+/// are crowded into the few ticks before the first one that is to be seen.
 fn hide_before(samples: &mut [Sample], zero: i64) {
     let Some(seen) = samples.iter().map(|sample| sample.pts).filter(|pts| *pts >= zero).min() else {
         return;
@@ -210,9 +210,9 @@ fn hide_before(samples: &mut [Sample], zero: i64) {
 }
 
 /// Decoding times for samples in the order of decoding, from their presentation times alone: FFmpeg's own depend on
-/// where a run began. The first is decoded when the first is shown, since some players place a segment by the one and some by
-/// the other; or a tick for each picture earlier that is decoded before the first one that is shown (in open groups). No
-/// sample is decoded after it is shown.
+/// where a run began. The first is decoded when the first is shown, since some players place a segment by the one and
+/// some by the other; or a tick for each picture earlier that is decoded before the first one that is shown (in open
+/// groups). No sample is decoded after it is shown.
 fn code(samples: &[Sample], next: Option<i64>) -> Result<(u64, Vec<Coded>), FragmentError> {
     let impossible = |_| FragmentError::Malformed("times that are too far apart");
     let (delay, shown) = reordering(samples);
@@ -243,4 +243,73 @@ fn code(samples: &[Sample], next: Option<i64>) -> Result<(u64, Vec<Coded>), Frag
         })
     });
     Ok((start, coded.collect::<Result<_, FragmentError>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn samples(pts: &[i64]) -> Vec<Sample> {
+        let sample = |&pts| Sample {
+            pts,
+            duration: 100,
+            size: 1,
+            flags: 0,
+        };
+        pts.iter().map(sample).collect()
+    }
+
+    fn decoded(pts: &[i64], next: Option<i64>) -> Vec<i64> {
+        let (start, coded) = code(&samples(pts), next).unwrap();
+        let mut times = vec![start as i64];
+        times.extend(coded.iter().scan(start as i64, |time, sample| {
+            *time += i64::from(sample.duration);
+            Some(*time)
+        }));
+        times
+    }
+
+    #[test]
+    fn decoding_begins_when_showing_begins() {
+        assert_eq!(decoded(&[1000, 1100, 1200], Some(1300)), [1000, 1100, 1200, 1300]);
+        assert_eq!(decoded(&[1000, 1100, 1200], None), [1000, 1100, 1200, 1300]);
+        // Reordered by two: the first times are a tick apart, and then each picture is decoded two places early.
+        let reordered = [1000, 1400, 1200, 1100, 1300, 1500];
+        assert_eq!(
+            decoded(&reordered, Some(1600)),
+            [1000, 1001, 1002, 1100, 1200, 1300, 1400]
+        );
+        // An open group: what is shown first is decoded second.
+        assert_eq!(decoded(&[1100, 1000, 1200], Some(1300)), [999, 1000, 1100, 1200]);
+    }
+
+    #[test]
+    fn hidden_pictures_are_crowded_before_the_first_that_is_seen() {
+        let mut hidden = samples(&[600, 900, 700, 800, 1100, 1000]);
+        hide_before(&mut hidden, 1000);
+        let pts: Vec<_> = hidden.iter().map(|sample| sample.pts).collect();
+        assert_eq!(pts, [996, 999, 997, 998, 1100, 1000]);
+        let mut all = samples(&[600, 700]);
+        hide_before(&mut all, 1000);
+        assert_eq!(all, samples(&[600, 700]));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_decoded_after_it_is_shown(
+            pts in prop::collection::btree_set(1000..100_000_i64, 1..60).prop_map(Vec::from_iter).prop_shuffle(),
+            next in prop::option::of(100_000..200_000_i64),
+        ) {
+            let (start, coded) = code(&samples(&pts), next).unwrap();
+            let mut time = start as i64;
+            for (sample, pts) in coded.iter().zip(&pts) {
+                prop_assert!(sample.duration > 0);
+                prop_assert!(sample.offset >= 0);
+                prop_assert_eq!(time + i64::from(sample.offset), *pts);
+                time += i64::from(sample.duration);
+            }
+        }
+    }
 }

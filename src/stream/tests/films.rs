@@ -42,7 +42,30 @@ pub(super) struct Output {
     pub(super) landed_late: bool,
 }
 
-pub(super) fn call(program: &str, folder: &Path, words: &str) {
+impl Output {
+    fn of(cuts: Vec<Cut>) -> Output {
+        let mut output = Output::default();
+        for cut in cuts {
+            match cut {
+                Cut::Init(bytes) => output.init = bytes,
+                Cut::Segment {
+                    number,
+                    bytes,
+                    provisional,
+                } => {
+                    assert!(
+                        output.segments.insert(number, (bytes, provisional)).is_none(),
+                        "{number} twice"
+                    );
+                }
+                Cut::LandedLate { .. } => output.landed_late = true,
+            }
+        }
+        output
+    }
+}
+
+fn call(program: &str, folder: &Path, words: &str) {
     let done = Command::new(program)
         .current_dir(folder)
         .args(words.split_whitespace())
@@ -56,8 +79,8 @@ pub(super) fn call(program: &str, folder: &Path, words: &str) {
 }
 
 impl Film {
-    /// Made by commands, one a line, of which the last makes the film `name`. `ffmpeg` stands for more than it says, `V`
-    /// and `A` are pictures and sound of 14 s.
+    /// Made by commands, one a line, of which the last makes the film `name`. `ffmpeg` stands for more than it says,
+    /// `V` and `A` are pictures and sound of 14 s.
     pub(super) fn made(name: &str, commands: &str) -> Film {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("subtitles.srt"), subtitles()).unwrap();
@@ -85,13 +108,33 @@ impl Film {
         }
     }
 
-    /// Runs FFmpeg from where segment `begun` wants it, and cuts from segment `first` on. `pieces` is how much of each pipe
-    /// is given at once.
+    /// Runs FFmpeg from where segment `begun` wants it, and cuts from segment `first` on. `pieces` is how much of each
+    /// pipe is given at once.
     pub(super) fn run(&self, begun: u32, first: u32, pieces: usize) -> Given {
         self.run_from(self.timeline.start_job(begun), begun, first, pieces)
     }
 
     pub(super) fn run_from(&self, start: Option<Start>, begun: u32, first: u32, pieces: usize) -> Given {
+        let mut given = Given::new();
+        let mut reached_s = 0.0;
+        for (rendition, bytes) in self.plan.renditions().iter().zip(self.pipes(start)) {
+            let mut cutter = Cutter::new(&self.plan, &self.timeline, rendition.id, first).begun_at(begun);
+            let mut cuts = Vec::new();
+            for piece in bytes.chunks(pieces) {
+                cuts.extend(cutter.push(piece).unwrap());
+            }
+            if rendition.id == RenditionId::Video {
+                reached_s = cutter.reached_s();
+            }
+            cuts.extend(cutter.passed(reached_s).unwrap());
+            cuts.extend(cutter.finish(true).unwrap());
+            given.insert(rendition.id, Output::of(cuts));
+        }
+        given
+    }
+
+    /// What FFmpeg writes to each pipe.
+    pub(super) fn pipes(&self, start: Option<Start>) -> Vec<Vec<u8>> {
         let outputs = self.plan.outputs();
         let job = Job {
             input: self.path.clone(),
@@ -111,41 +154,10 @@ impl Film {
         }
         let done = command.output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        let mut given = Given::new();
-        let mut video_reached = 0.0;
-        for (pipe, rendition) in (3..).zip(self.plan.renditions()) {
-            let bytes = std::fs::read(folder.path().join(format!("{pipe}"))).unwrap();
-            let mut cutter = Cutter::new(&self.plan, &self.timeline, rendition.id, first).begun_at(begun);
-            let mut cuts = Vec::new();
-            for piece in bytes.chunks(pieces) {
-                cuts.extend(cutter.push(piece).unwrap());
-                if rendition.id == RenditionId::Video {
-                    video_reached = cutter.reached_s();
-                }
-            }
-            if rendition.id != RenditionId::Video {
-                cuts.extend(cutter.passed(video_reached).unwrap());
-            }
-            cuts.extend(cutter.finish(true).unwrap());
-            let output: &mut Output = given.entry(rendition.id).or_default();
-            for cut in cuts {
-                match cut {
-                    Cut::Init(bytes) => output.init = bytes,
-                    Cut::Segment {
-                        number,
-                        bytes,
-                        provisional,
-                    } => {
-                        assert!(
-                            output.segments.insert(number, (bytes, provisional)).is_none(),
-                            "{number} twice"
-                        );
-                    }
-                    Cut::LandedLate { .. } => output.landed_late = true,
-                }
-            }
-        }
-        given
+        let pipes = (3..).take(job.outputs.len());
+        pipes
+            .map(|pipe| std::fs::read(folder.path().join(format!("{pipe}"))).unwrap())
+            .collect()
     }
 
     /// As ffprobe shows the film's own.
@@ -239,7 +251,7 @@ fn index_of(path: &Path) -> Index {
     runtime.block_on(index(&file)).unwrap()
 }
 
-/// So that no test forgets a kind of output.
+/// Whether it comes in fragments.
 pub(super) fn fragments_of(encoding: Encoding) -> bool {
     match encoding {
         Encoding::CopyVideo { .. } | Encoding::CopyAudio => true,

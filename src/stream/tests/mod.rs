@@ -3,10 +3,13 @@
 mod films;
 pub(super) mod indexes;
 
-use films::{Film, Given, Output, Packet};
+use std::sync::OnceLock;
 
-use super::RenditionId;
+use films::{Film, Given, Output, Packet};
+use proptest::prelude::*;
+
 use super::fragments::{FragmentReader, Piece};
+use super::{Cut, CutError, Cutter, RenditionId};
 
 /// Every run gives the same bytes for the same segment, and all of them together are the film.
 fn holds(name: &str, commands: &str) -> Film {
@@ -163,8 +166,8 @@ fn matroska_by_ffmpeg() {
     );
 }
 
-/// mkvmerge puts eight frames of sound into one block, and FFmpeg guesses the times of all but the first from a length in
-/// whole milliseconds. What is served has their true times, as the file tells that the merged one was made of.
+/// mkvmerge puts eight frames of sound into one block, and FFmpeg guesses the times of all but the first from a length
+/// in whole milliseconds. What is served has their true times, as the file tells that the merged one was made of.
 #[test]
 fn matroska_by_mkvmerge() {
     let make = format!("ffmpeg V24 A44 {X264} -g 48 -c:a aac -b:a 48k film.mkv\nmkvmerge -q -o merged.mkv film.mkv");
@@ -201,7 +204,8 @@ fn av1_in_matroska_and_in_mp4() {
 
 #[test]
 fn hevc_in_matroska_and_in_mp4() {
-    let make = "ffmpeg V25 A48 -c:v libx265 -preset ultrafast -x265-params log-level=none:keyint=50:bframes=3:open-gop=1 -c:a aac -b:a 48k";
+    let make = "ffmpeg V25 A48 -c:v libx265 -preset ultrafast \
+        -x265-params log-level=none:keyint=50:bframes=3:open-gop=1 -c:a aac -b:a 48k";
     holds("film.mkv", &format!("{make} film.mkv"));
     holds("film.mp4", &format!("{make} film.mp4"));
 }
@@ -221,8 +225,19 @@ fn open_groups_of_pictures() {
 #[test]
 fn variable_frame_rate() {
     let make = format!(
-        "ffmpeg V25 A48 -vf setpts='PTS+if(mod(N,7),0,0.011)/TB+floor(N/50)*0.037/TB' -fps_mode vfr {X264} -g 40 -c:a aac -b:a 48k"
+        "ffmpeg V25 A48 -vf setpts='PTS+if(mod(N,7),0,0.011)/TB+floor(N/50)*0.037/TB' -fps_mode vfr {X264} -g 40 \
+        -c:a aac -b:a 48k"
     );
+    holds("film.mkv", &format!("{make} film.mkv"));
+    holds("film.mp4", &format!("{make} film.mp4"));
+}
+
+/// Cuts of scenes make keyframes a frame or two apart, so that FFmpeg's guesses after a seek reach past the first
+/// group.
+#[test]
+fn groups_of_a_picture_or_two() {
+    let times = "3.80,3.84,3.92,3.96,4,4.04,7.88,7.96,8,8.08,11.96,12";
+    let make = format!("ffmpeg V25 A44 {X264} -g 250 -force_key_frames {times} -c:a aac -b:a 48k");
     holds("film.mkv", &format!("{make} film.mkv"));
     holds("film.mp4", &format!("{make} film.mp4"));
 }
@@ -249,4 +264,138 @@ fn subtitles_of_text() {
     let make = format!("ffmpeg V25 A48 -i subtitles.srt {X264} -g 50 -map 0:v -map 1:a -map 2:s -c:a aac -b:a 48k");
     holds("film.mkv", &format!("{make} -c:s srt film.mkv"));
     holds("film.mp4", &format!("{make} -c:s mov_text film.mp4"));
+}
+
+/// "A segment of subtitles counts only from a run that began at least 30 s before it."
+#[test]
+fn final_subtitles_are_the_same_from_every_run() {
+    let make = "ffmpeg -f lavfi -i testsrc2=s=32x32:r=10:d=60 -i subtitles.srt -map 0:v -map 1:s \
+        -c:v libx264 -preset ultrafast -g 40 -c:s srt film.mkv";
+    let film = Film::made("film.mkv", make);
+    let whole = film.run(0, 0, usize::MAX);
+    let subtitles = RenditionId::Subtitles(0);
+    let mut finals = 0;
+    for first in 1..film.timeline.count() {
+        let begun = film.timeline.subtitle_start(first);
+        let given = film.run(begun, first, 10);
+        for (number, (bytes, provisional)) in &given[&subtitles].segments {
+            assert!(!provisional, "{number} of the run from {first}");
+            assert_eq!(
+                *bytes, whole[&subtitles].segments[number].0,
+                "{number} of the run from {first}"
+            );
+            finals += usize::from(begun > 0);
+        }
+    }
+    assert!(finals > 10, "{finals} segments of runs that began in the film");
+    // A cue that began before the segment is in it.
+    let text = String::from_utf8(whole[&subtitles].segments[&2].0.to_vec()).unwrap();
+    assert!(text.contains("00:00:00.500 --> 00:00:13.000\nall over\n"), "{text}");
+    assert!(text.contains("cue <i>4</i>\nline two\n"), "{text}");
+}
+
+fn small() -> &'static (Film, Vec<Vec<u8>>) {
+    static SMALL: OnceLock<(Film, Vec<Vec<u8>>)> = OnceLock::new();
+    SMALL.get_or_init(|| {
+        let film = Film::made(
+            "film.mkv",
+            &format!("ffmpeg V25 A44 -t 13 {X264} -g 50 -c:a aac -b:a 32k film.mkv"),
+        );
+        let pipes = film.pipes(None);
+        (film, pipes)
+    })
+}
+
+#[test]
+fn a_run_that_lands_late_is_noticed() {
+    let (film, _) = small();
+    let given = film.run_from(film.timeline.start_job(2), 1, 1, usize::MAX);
+    for (id, output) in &given {
+        assert!(output.landed_late, "{id}");
+        assert!(output.segments.is_empty(), "{id}");
+    }
+}
+
+/// "A tail that did not reach its boundary is never given out."
+#[test]
+fn a_tail_that_is_not_known_to_be_whole_is_not_given_out() {
+    let (film, pipes) = small();
+    let count = film.timeline.count();
+    for (rendition, bytes) in film.plan.renditions().iter().zip(pipes) {
+        for tenths in 0..=10 {
+            let mut cutter = Cutter::new(&film.plan, &film.timeline, rendition.id, 0);
+            let mut cuts = cutter.push(&bytes[..bytes.len() * tenths / 10]).unwrap();
+            cuts.extend(cutter.finish(false).unwrap());
+            let given: Vec<u32> = cuts.iter().filter_map(number).collect();
+            let expected: Vec<u32> = (0..count - 1).collect();
+            assert!(expected.starts_with(&given), "{} {tenths}: {given:?}", rendition.id);
+            assert!(tenths < 10 || given == expected, "{}: {given:?}", rendition.id);
+        }
+    }
+}
+
+fn number(cut: &Cut) -> Option<u32> {
+    match cut {
+        Cut::Segment { number, .. } => Some(*number),
+        Cut::Init(_) | Cut::LandedLate { .. } => None,
+    }
+}
+
+#[test]
+fn an_index_that_is_wrong_is_noticed() {
+    let (film, pipes) = small();
+    let (_, wrong) = indexes::film_of(&[0, 3, 7], 13);
+    let mut cutter = Cutter::new(&film.plan, &wrong, RenditionId::Video, 0);
+    assert_eq!(cutter.push(&pipes[0]), Err(CutError::IndexIsWrong { number: 1 }));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn pieces_do_not_matter(sizes in prop::collection::vec(1..9000_usize, 1..40)) {
+        let (film, pipes) = small();
+        for (rendition, bytes) in film.plan.renditions().iter().zip(pipes) {
+            let mut whole = Cutter::new(&film.plan, &film.timeline, rendition.id, 0);
+            let expected = whole.push(bytes).unwrap();
+            let mut cutter = Cutter::new(&film.plan, &film.timeline, rendition.id, 0);
+            let mut cuts = Vec::new();
+            let mut rest = &bytes[..];
+            for size in sizes.iter().cycle() {
+                let (piece, after) = rest.split_at((*size).min(rest.len()));
+                cuts.extend(cutter.push(piece).unwrap());
+                rest = after;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            prop_assert!(cuts == expected);
+            prop_assert!(whole.finish(true).unwrap() == cutter.finish(true).unwrap());
+        }
+    }
+
+    /// What FFmpeg gives is a stranger's: whatever it is, nothing breaks.
+    #[test]
+    fn damage_breaks_nothing(
+        places in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..30),
+        head in any::<bool>(),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let (film, pipes) = small();
+        for (rendition, bytes) in film.plan.renditions().iter().zip(pipes) {
+            let mut bytes = bytes.clone();
+            // The tables are at the beginning of fragments; most of the rest is data, in which nothing is looked at.
+            let reach = if head { 2000 } else { bytes.len() };
+            for (place, value) in &places {
+                let place = place.index(reach);
+                bytes[place] = *value;
+            }
+            bytes.truncate(cut.index(bytes.len()).max(reach));
+            let mut cutter = Cutter::new(&film.plan, &film.timeline, rendition.id, 0);
+            if cutter.push(&bytes).is_ok() {
+                let _ = cutter.passed(1e9);
+                let _ = cutter.finish(true);
+            }
+        }
+    }
 }
