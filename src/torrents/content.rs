@@ -128,15 +128,13 @@ impl<A: Activate> OpenFile<A> {
         Ok(())
     }
 
+    /// Where the disk has become full since the read began, its piece is held in memory when it comes.
     fn look(&self, piece: u32, since: Instant) -> Option<Waited> {
         if self.store.has(piece) {
-            Some(Waited::Here)
-        } else if let Some(fault) = self.store.fault_since(since) {
-            Some(Waited::Failed(ReadError::Disk(fault)))
-        } else {
-            // Where the disk has become full since the read began, the piece is held in memory when it comes.
-            None
+            return Some(Waited::Here);
         }
+        let fault = self.store.fault_since(since)?;
+        Some(Waited::Failed(ReadError::Disk(fault)))
     }
 }
 

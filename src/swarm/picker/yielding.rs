@@ -226,7 +226,14 @@ impl Picker {
                 .into_iter()
                 .flat_map(Partial::senders)
                 .flatten();
-            if senders.into_iter().any(|sender| Some(sender) != appointed) {
+            let of_another = senders.into_iter().any(|sender| Some(sender) != appointed);
+            // What was asked of the one before would keep the appointed one from it for as long as that one is silent.
+            let another_asked = appointed.is_some_and(|appointed| {
+                !self
+                    .find_requests(|_, peer, of| of == piece && peer.key != appointed)
+                    .is_empty()
+            });
+            if of_another || another_asked {
                 self.forget(now, piece);
             }
             self.all_ready = true;

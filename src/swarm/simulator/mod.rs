@@ -1,5 +1,6 @@
 //! A swarm in simulated time, and what the picker promises in it.
 
+mod churn;
 mod client;
 mod cost;
 mod properties;
