@@ -19,41 +19,52 @@ const VIDEO: RenditionId = RenditionId::Video;
 const AUDIO: RenditionId = RenditionId::Audio(0);
 const SUBTITLES: RenditionId = RenditionId::Subtitles(0);
 
-/// Films of one minute, made once for all tests: about 15 segments of 4 s.
+/// Films of one minute, about 15 segments of 4 s. Made once, beside the program of the tests.
 fn films() -> &'static Path {
-    static FILMS: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let make = || {
-        let dir = tempfile::tempdir().unwrap();
-        let cues = (0..30).map(|number| {
-            let (from, to) = (number * 2, number * 2 + 3);
-            format!(
-                "{number}\n00:00:{from:02},000 --> 00:{:02}:{:02},500\ncue {number}\n\n",
-                to / 60,
-                to % 60
-            )
-        });
-        std::fs::write(dir.path().join("cues.srt"), cues.collect::<String>()).unwrap();
-        std::fs::write(dir.path().join("notes.txt"), "no film").unwrap();
-        for line in [
-            "-f lavfi -i testsrc2=s=320x180:r=25:d=60 -f lavfi -i sine=d=60 -f lavfi -i sine=f=200:d=60 -i cues.srt \
-             -map 0 -map 1 -map 2 -map 3 -c:v libx264 -preset ultrafast -threads 1 -bf 2 -g 50 -sc_threshold 0 \
-             -c:a aac -c:s srt film.mkv",
-            "-i film.mkv -map 0:v -map 0:a -c copy film.mp4",
-            // The sound of each moment lies 30 s of film behind its pictures.
-            "-i film.mp4 -itsoffset 30 -i film.mp4 -map 0:v -map 1:a:0 -c copy late.mp4",
-            "-copyts -i late.mp4 -map 0 -c copy -bsf:a setts=ts=TS-30/TB -max_interleave_delta 1 skewed.mp4",
-        ] {
-            let done = Command::new("ffmpeg")
-                .current_dir(dir.path())
-                .args("-v error -nostdin -y -bitexact".split(' '))
-                .args(line.split_whitespace())
-                .output()
-                .unwrap();
-            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    static FILMS: OnceLock<PathBuf> = OnceLock::new();
+    FILMS.get_or_init(|| {
+        let program = std::env::current_exe().unwrap();
+        let beside = program.parent().unwrap();
+        // Another number when other films are wanted.
+        let films = beside.join("stream-films-1");
+        if !films.exists() {
+            let dir = tempfile::tempdir_in(beside).unwrap();
+            make_films(dir.path());
+            // Another program may have made them meanwhile.
+            let _ = std::fs::rename(dir.path(), &films);
         }
-        dir
-    };
-    FILMS.get_or_init(make).path()
+        films
+    })
+}
+
+fn make_films(dir: &Path) {
+    let cues = (0..30).map(|number| {
+        let (from, to) = (number * 2, number * 2 + 3);
+        format!(
+            "{number}\n00:00:{from:02},000 --> 00:{:02}:{:02},500\ncue {number}\n\n",
+            to / 60,
+            to % 60
+        )
+    });
+    std::fs::write(dir.join("cues.srt"), cues.collect::<String>()).unwrap();
+    std::fs::write(dir.join("notes.txt"), "no film").unwrap();
+    for line in [
+        "-f lavfi -i testsrc2=s=320x180:r=25:d=60 -f lavfi -i sine=d=60 -f lavfi -i sine=f=200:d=60 -i cues.srt \
+         -map 0 -map 1 -map 2 -map 3 -c:v libx264 -preset ultrafast -threads 1 -bf 2 -g 50 -sc_threshold 0 \
+         -c:a aac -c:s srt film.mkv",
+        "-i film.mkv -map 0:v -map 0:a -c copy film.mp4",
+        // The sound of each moment lies 30 s of film behind its pictures.
+        "-i film.mp4 -itsoffset 30 -i film.mp4 -map 0:v -map 1:a:0 -c copy late.mp4",
+        "-copyts -i late.mp4 -map 0 -c copy -bsf:a setts=ts=TS-30/TB -max_interleave_delta 1 skewed.mp4",
+    ] {
+        let done = Command::new("ffmpeg")
+            .current_dir(dir)
+            .args("-v error -nostdin -y -bitexact".split(' '))
+            .args(line.split_whitespace())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
 }
 
 /// A folder of films whose reads can be held up, and which remembers what it was told.
