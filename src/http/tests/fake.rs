@@ -121,7 +121,6 @@ impl Films for Fake {
             left_out: Vec::new(),
             runs: 1,
             waiting: 0,
-            left_out: Vec::new(),
         })
     }
 }
