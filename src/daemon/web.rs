@@ -47,9 +47,9 @@ impl Films for Web {
     }
 
     async fn segment(&self, file: &FileName, rendition: RenditionId, number: u32) -> Result<Segment, StreamError> {
-        let bytes = self.open_film(file).await?.segment(&rendition, number).await?;
-        // A run that began shortly before may lack a cue that began earlier, which nobody says here.
-        let provisional = matches!(rendition, RenditionId::Subtitles(_));
+        let film = self.open_film(file).await?;
+        let bytes = film.segment(&rendition, number).await?;
+        let provisional = film.is_provisional(&rendition, number);
         Ok(Segment { bytes, provisional })
     }
 

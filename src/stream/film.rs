@@ -82,6 +82,14 @@ impl<S: Source> Film<S> {
         self.house.part(&self.facts, track, Part::Segment(number)).await
     }
 
+    /// Whether a segment that was given may yet come with other bytes: one of subtitles, from a run that began too
+    /// shortly before it to have met every cue in it.
+    pub fn is_provisional(&self, rendition: &RenditionId, number: u32) -> bool {
+        let subtitles = matches!(rendition, RenditionId::Subtitles(_));
+        let track = self.facts.track(*rendition);
+        subtitles && !track.is_some_and(|track| self.house.keeps(&self.facts, track, Part::Segment(number)))
+    }
+
     /// What is to be told of it now.
     pub(super) fn report(&self) -> FilmReport {
         let facts = &*self.facts;

@@ -155,6 +155,11 @@ impl<S: Source> House<S> {
         self.segments.get_now(facts.cached(track, part)).or_else(provisional)
     }
 
+    /// Whether a part is kept as it will always be.
+    pub(super) fn keeps(&self, facts: &Facts, track: usize, part: Part) -> bool {
+        self.segments.get_now(facts.cached(track, part)).is_some()
+    }
+
     /// How many wait for a film and what for, since how long; how many runs work on it.
     pub(super) fn work_on(&self, film: &[u8; 20]) -> (usize, Option<(Part, Duration)>, usize) {
         let desk = self.desk.lock();

@@ -28,6 +28,9 @@ const BUFFER: usize = 64 << 10;
 /// How often the house looks for runs that nobody asks of.
 const TICK: Duration = Duration::from_secs(1);
 
+/// FFmpeg writes a cue that it has read within this time, also on a busy machine.
+const LAG: Duration = Duration::from_millis(300);
+
 /// FFmpeg ends when its outputs have; one that does not is killed.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -108,6 +111,7 @@ async fn follow<S: Source>(
             run: id,
             track,
             is_video: rendition.id == RenditionId::Video,
+            is_text: matches!(rendition.id, RenditionId::Subtitles(_)),
             ffmpeg: Arc::downgrade(&ffmpeg),
             video_s: video_s.clone(),
         };
@@ -218,6 +222,7 @@ struct Pipe<S: Source> {
     run: RunId,
     track: usize,
     is_video: bool,
+    is_text: bool,
     ffmpeg: Weak<Run>,
     /// How far the video of the run has come.
     video_s: Arc<watch::Sender<f64>>,
@@ -250,6 +255,11 @@ impl<S: Source> Pipe<S> {
                         Ok(length) => {
                             video.mark_changed();
                             length
+                        }
+                        // FFmpeg writes each output from a thread of its own, which may be about to.
+                        Err(_) if self.is_text && timeout(LAG, output.readable()).await.is_ok() => {
+                            video.mark_changed();
+                            continue;
                         }
                         Err(_) => {
                             let cuts = cutter.passed(video_s).map_err(|error| Trouble::Uncut(error.to_string()))?;

@@ -29,7 +29,12 @@ pub(super) struct SubtitleCutter {
     timeline: Arc<Timeline>,
     /// The segment for which the run was started.
     pub(super) begun: u32,
+    /// The next segment of which every cue has been read.
     next: u32,
+    /// The next segment to be given at all.
+    given: u32,
+    /// When the latest cue that was read begins. They come in this order, so there are no others before.
+    heard_ms: i64,
     /// The line that is coming in.
     line: Vec<u8>,
     /// The block of lines that is coming in.
@@ -56,6 +61,8 @@ impl SubtitleCutter {
             timeline,
             begun: first,
             next: first,
+            given: first,
+            heard_ms: i64::MIN,
             line: Vec::new(),
             block: Vec::new(),
             cues: VecDeque::new(),
@@ -63,12 +70,16 @@ impl SubtitleCutter {
         }
     }
 
-    /// Gives nothing: only [`passed`](SubtitleCutter::passed) tells that no further cue comes.
+    /// Gives each segment that ends before a cue that has come: nothing more can come for it.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Result<Vec<Cut>, CutError> {
+        let mut cuts = Vec::new();
         for &byte in bytes {
             if byte == b'\n' {
                 let line = std::mem::take(&mut self.line);
                 self.take_line(String::from_utf8_lossy(&line).trim_end_matches('\r').replace('\r', " "));
+                while self.next < self.timeline.count() - 1 && self.start_ms(self.next + 1) <= self.heard_ms {
+                    cuts.push(self.cut());
+                }
             } else {
                 self.line.push(byte);
                 self.bytes += 1;
@@ -77,22 +88,28 @@ impl SubtitleCutter {
                 return Err(CutError::Subtitles { limit: LARGEST });
             }
         }
-        Ok(Vec::new())
+        Ok(cuts)
     }
 
+    /// Gives, provisionally, each segment that the video is past: FFmpeg writes each of its outputs from a thread of its
+    /// own, so a cue may be on its way still. A cue that comes later makes it final, or the end.
     pub(super) fn passed(&mut self, seconds: f64) -> Vec<Cut> {
         let mut cuts = Vec::new();
         self.reached_s = self.reached_s.max(seconds - INTERLEAVE_S);
-        while self.next < self.timeline.count() - 1 && self.timeline.start_s(self.next + 1) <= self.reached_s {
-            cuts.push(self.cut());
+        while self.given < self.timeline.count() - 1 && self.timeline.start_s(self.given + 1) <= self.reached_s {
+            cuts.push(Cut::Segment {
+                number: self.given,
+                bytes: self.text(self.given),
+                provisional: true,
+            });
+            self.given += 1;
         }
         cuts
     }
 
     pub(super) fn finish(mut self) -> Result<Vec<Cut>, CutError> {
         // The last block may lack the empty line that ends the others.
-        self.push(b"\n\n")?;
-        let mut cuts = Vec::new();
+        let mut cuts = self.push(b"\n\n")?;
         while self.next < self.timeline.count() {
             cuts.push(self.cut());
         }
@@ -106,7 +123,11 @@ impl SubtitleCutter {
         }
         let block = std::mem::take(&mut self.block);
         let bytes: usize = block.iter().map(String::len).sum();
-        match cue(block).filter(|cue| self.wanted(cue)) {
+        let cue = cue(block);
+        if let Some(cue) = &cue {
+            self.heard_ms = self.heard_ms.max(cue.start_ms);
+        }
+        match cue.filter(|cue| self.wanted(cue)) {
             Some(cue) => self.cues.push_back(cue),
             None => self.bytes = self.bytes.saturating_sub(bytes),
         }
@@ -114,25 +135,20 @@ impl SubtitleCutter {
 
     /// Whether any segment that is still to be cut shows it.
     fn wanted(&self, cue: &Cue) -> bool {
-        let start = self.start_ms(self.next);
-        self.next == 0 || cue.end_ms.max(cue.start_ms + 1) > start && cue.start_ms >= start - LONGEST_MS
+        self.is_in_or_after(cue, self.next)
+    }
+
+    /// Whether a segment or one behind it shows a cue.
+    fn is_in_or_after(&self, cue: &Cue, number: u32) -> bool {
+        let start = self.start_ms(number);
+        number == 0 || cue.end_ms.max(cue.start_ms + 1) > start && cue.start_ms >= start - LONGEST_MS
     }
 
     fn cut(&mut self) -> Cut {
         let number = self.next;
+        let bytes = self.text(number);
         self.next += 1;
-        let end = if self.next < self.timeline.count() {
-            self.start_ms(self.next)
-        } else {
-            i64::MAX
-        };
-        let mut text = String::from(HEAD);
-        let mut shown: Vec<&Cue> = self.cues.iter().filter(|cue| cue.start_ms < end).collect();
-        // A run that began later may have read the same ones in the same order, but not after others.
-        shown.sort_by_key(|cue| (cue.start_ms, cue.end_ms));
-        for cue in shown {
-            cue.write(&mut text);
-        }
+        self.given = self.given.max(self.next);
         let mut kept = std::mem::take(&mut self.cues);
         kept.retain(|cue| self.wanted(cue));
         self.cues = kept;
@@ -141,9 +157,27 @@ impl SubtitleCutter {
             + self.cues.iter().map(Cue::bytes).sum::<usize>();
         Cut::Segment {
             number,
-            bytes: Bytes::from(text),
+            bytes,
             provisional: !self.timeline.subtitles_final(self.begun, number),
         }
+    }
+
+    /// A segment, of the cues that have been read.
+    fn text(&self, number: u32) -> Bytes {
+        let end = if number + 1 < self.timeline.count() {
+            self.start_ms(number + 1)
+        } else {
+            i64::MAX
+        };
+        let mut text = String::from(HEAD);
+        let shown = |cue: &&Cue| cue.start_ms < end && self.is_in_or_after(cue, number);
+        let mut shown: Vec<&Cue> = self.cues.iter().filter(shown).collect();
+        // A run that began later may have read the same ones in the same order, but not after others.
+        shown.sort_by_key(|cue| (cue.start_ms, cue.end_ms));
+        for cue in shown {
+            cue.write(&mut text);
+        }
+        Bytes::from(text)
     }
 
     fn start_ms(&self, number: u32) -> i64 {
@@ -236,20 +270,20 @@ mod tests {
     #[test]
     fn a_cue_is_in_every_segment_that_shows_it() {
         let mut cutter = cutter(0);
-        assert!(cutter.push(SAID.as_bytes()).unwrap().is_empty());
-        let cuts = cutter.passed(13.0);
-        assert_eq!(cuts.len(), 3);
+        let cuts = cutter.push(SAID.as_bytes()).unwrap();
+        assert_eq!(cuts.len(), 4, "those before the cue at 41 s");
         let first = "WEBVTT\nX-TIMESTAMP-MAP=MPEGTS:900000,LOCAL:00:00:00.000\n\n\
             00:00:01.000 --> 00:00:03.500 line:5%\nfirst\nof two\n\n\
             00:00:03.900 --> 00:00:08.000\nover a cut\n";
         assert_eq!(text(&cuts[0]), (0, first, false));
         assert!(text(&cuts[1]).1.contains("over a cut") && !text(&cuts[1]).1.contains("first"));
         assert_eq!(text(&cuts[2]), (2, HEAD, false));
+        assert_eq!(text(&cuts[3]), (3, HEAD, false));
         let rest = cutter.finish().unwrap();
         let shows: Vec<_> = rest.iter().map(|cut| text(cut).1.contains("to the end")).collect();
-        assert_eq!(shows, [false, true, true, true]);
+        assert_eq!(shows, [true, true, true]);
         assert!(
-            text(&rest[3])
+            text(&rest[2])
                 .1
                 .ends_with("00:00:41.000 --> 01:00:00.000\nto the end\n")
         );
@@ -263,18 +297,37 @@ mod tests {
         assert!(cutter.passed(f64::NAN).is_empty());
         // The last one only ends with the film.
         assert_eq!(cutter.passed(f64::INFINITY).len(), 5);
-        assert_eq!(cutter.finish().unwrap().len(), 1);
+        assert_eq!(cutter.finish().unwrap().len(), 7);
+    }
+
+    /// The video can be read before a cue that was written before it.
+    #[test]
+    fn what_the_video_is_past_is_provisional_until_a_later_cue_comes() {
+        let mut cutter = cutter(0);
+        assert_eq!(text(&cutter.passed(6.0)[0]), (0, HEAD, true));
+        assert!(
+            cutter
+                .push(b"WEBVTT\n\n00:01.000 --> 00:02.000\nlate\n\n")
+                .unwrap()
+                .is_empty()
+        );
+        let cuts = cutter.push(b"00:04.000 --> 00:05.000\nnext\n\n").unwrap();
+        assert_eq!(cuts.len(), 1);
+        let (number, shown, provisional) = text(&cuts[0]);
+        assert!(number == 0 && shown.contains("late") && !shown.contains("next") && !provisional);
+        assert!(text(&cutter.passed(9.0)[0]).1.contains("next"));
     }
 
     #[test]
     fn what_began_less_than_30_s_before_is_provisional() {
         let mut late = cutter(3);
         let provisional = |cuts: Vec<Cut>| cuts.iter().map(|cut| text(cut).2).collect::<Vec<_>>();
+        const LATER: &[u8] = b"WEBVTT\n\n00:55.000 --> 00:56.000\nlater\n\n";
         // From 12 s: 40 s is 28 s later, 44 s is 32 s later.
-        assert_eq!(provisional(late.passed(1000.0)), [true, true, false]);
+        assert_eq!(provisional(late.push(LATER).unwrap()), [true, true, false]);
         let mut early = cutter(4);
         early.begun = 2;
-        assert_eq!(provisional(early.passed(1000.0)), [false, false]);
+        assert_eq!(provisional(early.push(LATER).unwrap()), [false, false]);
     }
 
     #[test]
@@ -307,13 +360,15 @@ mod tests {
             size in 1..30_usize,
         ) {
             let bytes = words.concat().into_bytes();
-            let mut whole = cutter(0);
-            whole.push(&bytes).unwrap();
-            let mut parts = cutter(0);
+            let (mut whole, mut parts) = (cutter(0), cutter(0));
+            let mut of_whole = whole.push(&bytes).unwrap();
+            of_whole.extend(whole.finish().unwrap());
+            let mut of_parts = Vec::new();
             for piece in bytes.chunks(size) {
-                parts.push(piece).unwrap();
+                of_parts.extend(parts.push(piece).unwrap());
             }
-            proptest::prop_assert_eq!(whole.finish().unwrap(), parts.finish().unwrap());
+            of_parts.extend(parts.finish().unwrap());
+            proptest::prop_assert_eq!(of_whole, of_parts);
         }
     }
 }

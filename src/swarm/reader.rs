@@ -24,6 +24,8 @@ const BOOST: Duration = Duration::from_secs(10);
 const MAX_WINDOW: u64 = 256 * 1024 * 1024;
 /// The head and the tail of a file that are fetched once it was read from, in bytes each.
 const EDGE: u64 = 256 * 1024;
+/// What a reader that works ahead of its viewer asks for has so much more time: what others will read next comes before.
+const LEISURE: Duration = Duration::from_secs(60);
 /// How long after a sequence began they come before what is read later than that: the index that a seek needs is there
 /// before the viewer seeks, even if the line is hardly quicker than the reader.
 const EDGE_WITHIN: Duration = Duration::from_secs(3);
@@ -99,6 +101,8 @@ pub struct Reader {
     answered: bool,
     /// Whether more is asked for than what reads wait for.
     ahead: bool,
+    /// Whether it works ahead of its viewer, as its latest read was.
+    leisurely: bool,
     held: Vec<(Want, DemandKey)>,
 }
 
@@ -113,6 +117,7 @@ impl Reader {
             sequences: Vec::new(),
             answered: false,
             ahead: true,
+            leisurely: false,
             held: Vec::new(),
         }
     }
@@ -136,8 +141,9 @@ impl Reader {
     }
 
     /// Whether a read is urgent, as it is from its beginning. One of a reader that works ahead of its viewer is not: it
-    /// stands with what is fetched ahead. [`update`](Reader::update) puts it into effect.
+    /// stands behind what is fetched ahead of others. [`update`](Reader::update) puts it into effect.
     pub fn set_urgent(&mut self, key: ReadKey, urgent: bool) {
+        self.leisurely = !urgent;
         if let Some(read) = self.reads.get_mut(&key) {
             read.urgent = urgent;
         }
@@ -184,10 +190,17 @@ impl Reader {
         let mut wants: Vec<Want> = self
             .reads
             .values()
-            .map(|read| Want {
-                band: if read.urgent { Band::Waiting } else { Band::Soon },
-                deadline: Some(read.begun),
-                ..Want::now(read.bytes.clone())
+            .map(|read| {
+                let (band, leisure) = if read.urgent {
+                    (Band::Waiting, Duration::ZERO)
+                } else {
+                    (Band::Soon, LEISURE)
+                };
+                Want {
+                    band,
+                    deadline: Some(read.begun + leisure),
+                    ..Want::now(read.bytes.clone())
+                }
             })
             .collect();
         if !self.ahead {
@@ -239,10 +252,11 @@ impl Reader {
         let start = sequence.position / piece * piece;
         let end = (sequence.position + window).div_ceil(piece) * piece;
         let bytes = start.max(self.file.start)..end.min(self.file.end);
+        let leisure = if self.leisurely { LEISURE } else { Duration::ZERO };
         let want = Want {
             bytes,
             band: Band::Soon,
-            deadline: Some(now),
+            deadline: Some(now + leisure),
             pace: Some(pace),
         };
         (!want.bytes.is_empty()).then_some(want)
@@ -283,7 +297,11 @@ fn is_same(held: &Want, want: &Want) -> bool {
         (Some(one), Some(other)) => near(one, other, 2),
         (one, other) => one == other,
     };
-    held.bytes == want.bytes && held.band == want.band && same_pace
+    let same_leisure = match (held.deadline, want.deadline) {
+        (Some(held), Some(want)) => want < held + LEISURE / 2 && held < want + LEISURE / 2,
+        (held, want) => held == want,
+    };
+    held.bytes == want.bytes && held.band == want.band && same_pace && same_leisure
 }
 
 #[cfg(test)]
@@ -455,6 +473,22 @@ mod tests {
         let requests = asked_of_another(&mut picker, at(3));
         assert!(viewers(&requests), "{requests:?}");
         picker.assert_consistent(at(3));
+    }
+
+    #[test]
+    fn the_window_of_what_works_ahead_comes_after_a_viewers() {
+        let window = |reader: &mut Reader, now| {
+            let windows = reader.wants(now, 0).into_iter().filter(|want| want.pace.is_some());
+            windows.map(|want| want.deadline.unwrap()).next().unwrap()
+        };
+        let (mut ahead, mut viewer) = (reader(), reader());
+        let now = stream(&mut ahead, at(0), 0..8 * MIB, 8 * MIB);
+        let key = ahead.begin(now, 8 * MIB..8 * MIB + READ).unwrap();
+        ahead.set_urgent(key, false);
+        let later = stream(&mut viewer, now, 100 * MIB..108 * MIB, MIB);
+        assert!(window(&mut ahead, now) > window(&mut viewer, later));
+        ahead.set_urgent(key, true);
+        assert!(window(&mut ahead, now) < window(&mut viewer, later));
     }
 
     #[test]

@@ -93,7 +93,8 @@ impl Policy {
         };
         match part {
             Part::Init => state.init = true,
-            Part::Segment(number) => state.next = number.saturating_add(1),
+            // Subtitles come a second time when they are final.
+            Part::Segment(number) => state.next = state.next.max(number.saturating_add(1)),
         }
         let key = run.film.key;
         let fed: Vec<WantId> = self
@@ -112,7 +113,25 @@ impl Policy {
         let mut actions = Vec::new();
         let missed = passed.into_iter().map(|(id, want)| (id, want, true)).collect();
         self.again(now, missed, &mut actions);
+        if self.is_covered(id) {
+            self.runs.remove(&id);
+            actions.push(Action::Stop(id));
+        }
         (fed, actions)
+    }
+
+    /// Nobody waits for a run, and another one has made what it would make next: whoever asks goes there.
+    fn is_covered(&self, id: RunId) -> bool {
+        let Some(run) = self.runs.get(&id) else { return false };
+        let covers = |(other_id, other): (&RunId, &Run)| {
+            let mut tracks = run.tracks.iter().zip(&other.tracks).zip(&run.film.tracks);
+            *other_id != id
+                && other.film.key == run.film.key
+                && tracks.all(|((mine, theirs), shape)| {
+                    shape.text || (other.place.first <= mine.next && mine.next <= theirs.next)
+                })
+        };
+        !self.waited_for(id) && self.runs.iter().any(covers)
     }
 
     /// A track of a run has come to this time of the film.

@@ -53,10 +53,8 @@ impl Output {
                     bytes,
                     provisional,
                 } => {
-                    assert!(
-                        output.segments.insert(number, (bytes, provisional)).is_none(),
-                        "{number} twice"
-                    );
+                    let before = output.segments.insert(number, (bytes, provisional));
+                    assert!(before.is_none_or(|(_, provisional)| provisional), "{number} twice");
                 }
                 Cut::LandedLate { .. } => output.landed_late = true,
             }
