@@ -65,6 +65,8 @@ struct Asked {
     /// When the best of those asked would deliver it, in seconds from now.
     delivery_s: f64,
     late: bool,
+    /// How long ago it should have been here; negative if it need not be yet.
+    overdue_s: f64,
 }
 
 /// What one decision computes once, when it is first needed.
@@ -76,6 +78,8 @@ pub(super) struct Round {
     pub(super) probe: usize,
     line: Option<Capacity>,
     asked: Option<Vec<Asked>>,
+    /// Blocks that were late as the decision began and were not asked for again since.
+    late: Option<Vec<Asked>>,
     full: [bool; 4],
     random: fastrand::Rng,
     pub(super) wakeup: Option<Time>,
@@ -91,6 +95,7 @@ impl Round {
             probe,
             line: None,
             asked: None,
+            late: None,
             full: [false; 4],
             random,
             wakeup: None,
@@ -123,6 +128,9 @@ impl Picker {
     pub(super) fn choose(&self, round: &mut Round, slot: u32) -> Option<Choice> {
         let peer = self.peers.at(slot)?;
         let delivery_s = peer.delivery_s(round.now, round.rate(peer));
+        if let Some(block) = self.choose_late(round, peer, delivery_s) {
+            return Some(Choice::Copy(block));
+        }
         let mut ahead = 0.0;
         let mut waiting = true;
         for rank in self.index.open.iter().take(MAX_WALK) {
@@ -289,6 +297,30 @@ impl Picker {
         can
     }
 
+    /// A block that is late, of a piece that comes before everything that is not asked for yet: with readers that always
+    /// want something new, it would else never have its turn.
+    fn choose_late(&self, round: &mut Round, peer: &Peer, delivery_s: f64) -> Option<Block> {
+        let first = self.index.tails.first()?;
+        if self.index.open.first().is_none_or(|open| first >= open) {
+            return None;
+        }
+        if round.late.is_none() {
+            let late = self.asked_blocks(round).into_iter().filter(|asked| asked.late);
+            round.late = Some(late.collect());
+        }
+        let late = round.late.as_mut()?;
+        let place = late.iter().position(|asked| {
+            let Some(partial) = self.partials.get(&asked.block.piece) else {
+                return false;
+            };
+            partial.copies(asked.block.index) < MAX_COPIES
+                && self.may_ask(round.now, peer, asked.block.piece)
+                && peer.position(asked.block).is_none()
+                && asked.overdue_s > delivery_s
+        })?;
+        Some(late.swap_remove(place).block)
+    }
+
     /// A block that a reader waits for and that this peer would bring clearly sooner than those asked.
     fn choose_copy(&self, round: &mut Round, peer: &Peer, delivery_s: f64) -> Option<Block> {
         if self.index.tails.is_empty() {
@@ -341,6 +373,7 @@ impl Picker {
                     block: request.block,
                     delivery_s,
                     late,
+                    overdue_s: (round.now - request.due).as_secs_f64(),
                 });
             }
         }
