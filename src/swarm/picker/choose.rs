@@ -65,8 +65,14 @@ struct Asked {
     /// When the best of those asked would deliver it, in seconds from now.
     delivery_s: f64,
     late: bool,
-    /// How long ago it should have been here; negative if it need not be yet.
-    overdue_s: f64,
+}
+
+/// A block that a reader waits for and that should have been here some time ago.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Late {
+    pub(super) rank: Rank,
+    pub(super) block: Block,
+    pub(super) due: Time,
 }
 
 /// What one decision computes once, when it is first needed.
@@ -78,8 +84,8 @@ pub(super) struct Round {
     pub(super) probe: usize,
     line: Option<Capacity>,
     asked: Option<Vec<Asked>>,
-    /// Blocks that were late as the decision began and were not asked for again since.
-    late: Option<Vec<Asked>>,
+    /// Blocks that are late and were not asked for again since that was seen.
+    pub(super) late: Vec<Late>,
     full: [bool; 4],
     random: fastrand::Rng,
     pub(super) wakeup: Option<Time>,
@@ -95,7 +101,7 @@ impl Round {
             probe,
             line: None,
             asked: None,
-            late: None,
+            late: Vec::new(),
             full: [false; 4],
             random,
             wakeup: None,
@@ -300,25 +306,19 @@ impl Picker {
     /// A block that is late, of a piece that comes before everything that is not asked for yet: with readers that always
     /// want something new, it would else never have its turn.
     fn choose_late(&self, round: &mut Round, peer: &Peer, delivery_s: f64) -> Option<Block> {
-        let first = self.index.tails.first()?;
-        if self.index.open.first().is_none_or(|open| first >= open) {
-            return None;
-        }
-        if round.late.is_none() {
-            let late = self.asked_blocks(round).into_iter().filter(|asked| asked.late);
-            round.late = Some(late.collect());
-        }
-        let late = round.late.as_mut()?;
-        let place = late.iter().position(|asked| {
-            let Some(partial) = self.partials.get(&asked.block.piece) else {
-                return false;
-            };
-            partial.copies(asked.block.index) < MAX_COPIES
-                && self.may_ask(round.now, peer, asked.block.piece)
-                && peer.position(asked.block).is_none()
-                && asked.overdue_s > delivery_s
+        let first = self.index.open.first();
+        let place = round.late.iter().position(|late| {
+            let Late { rank, block, due } = *late;
+            let wanted = self.partials.get(&block.piece).is_some_and(|partial| {
+                !partial.is_here(block.index) && (1..MAX_COPIES).contains(&partial.copies(block.index))
+            });
+            wanted
+                && first.is_none_or(|first| rank < *first)
+                && (round.now - due).as_secs_f64() > delivery_s
+                && self.may_ask(round.now, peer, block.piece)
+                && peer.position(block).is_none()
         })?;
-        Some(late.swap_remove(place).block)
+        Some(round.late.swap_remove(place).block)
     }
 
     /// A block that a reader waits for and that this peer would bring clearly sooner than those asked.
@@ -373,7 +373,6 @@ impl Picker {
                     block: request.block,
                     delivery_s,
                     late,
-                    overdue_s: (round.now - request.due).as_secs_f64(),
                 });
             }
         }

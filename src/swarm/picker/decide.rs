@@ -4,12 +4,18 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use super::choose::{Choice, Round};
+use super::choose::{Choice, Late, Round};
+use super::demands::Band;
 use super::partial::Partial;
 use super::peer::{Request, RequestState};
 use super::settings::{FEW_PEERS, FORGET, PROBE_BLOCKS, PROBE_BLOCKS_OF_FEW, STALL, STALL_FACTOR, TICK, TICK_WAITING};
 use super::state::{Action, Picker};
 use crate::swarm::shape::{BLOCK, Block, Time};
+
+/// A block is late when it should have been here this long ago, or half of the time that it was to take.
+const LATE: Duration = Duration::from_millis(50);
+/// Late blocks that are noted at once.
+const MAX_LATE: usize = 64;
 
 impl Picker {
     /// Appends what is to be sent now to `actions`.
@@ -75,6 +81,7 @@ impl Picker {
         self.next_check = now + if waited_for { TICK_WAITING } else { TICK };
         let typical = self.typical_rate();
         let (mut free, mut forgotten) = (Vec::new(), Vec::new());
+        self.find_late(now);
         for (_, peer) in self.peers.iter_mut() {
             let block_s = f64::from(BLOCK) / peer.meter.rate().unwrap_or(typical);
             let patience = STALL.max(Duration::from_secs_f64(
@@ -120,6 +127,32 @@ impl Picker {
         self.all_ready = true;
     }
 
+    /// Notes the blocks that readers wait for and that should have been here some time ago.
+    fn find_late(&mut self, now: Time) {
+        self.late.clear();
+        if !self.index.is_waited_for() {
+            return;
+        }
+        for (_, peer) in self.peers.iter() {
+            for request in &peer.requests {
+                let tolerance = ((request.due - request.sent) / 2).max(LATE);
+                if request.state != RequestState::Live || now <= request.due + tolerance {
+                    continue;
+                }
+                if self.late.len() >= MAX_LATE {
+                    return;
+                }
+                if let Some((Band::Waiting, deadline)) = self.demands.urgency(request.block.piece) {
+                    self.late.push(Late {
+                        rank: (Band::Waiting, deadline, request.block.piece),
+                        block: request.block,
+                        due: request.due,
+                    });
+                }
+            }
+        }
+    }
+
     /// Gives requests to the peers that have room, the one that would deliver first first.
     fn fill(&mut self, now: Time) {
         let slots: Vec<u32> = if std::mem::take(&mut self.all_ready) {
@@ -142,6 +175,7 @@ impl Picker {
             PROBE_BLOCKS
         };
         let mut round = Round::new(now, self.typical_rate(), probe, self.random.fork());
+        round.late = std::mem::take(&mut self.late);
         let mut heap: BinaryHeap<Reverse<(u64, u32)>> = BinaryHeap::with_capacity(slots.len());
         for slot in slots {
             self.offer(&round, slot, &mut heap);
@@ -153,6 +187,7 @@ impl Picker {
             self.ask(&mut round, slot, choice);
             self.offer(&round, slot, &mut heap);
         }
+        self.late = std::mem::take(&mut round.late);
         if let Some(time) = round.wakeup {
             self.wake_at(time);
             // Peers that wait for their moment are looked at then.
