@@ -318,7 +318,7 @@ impl Picker {
                 && self.may_ask(round.now, peer, block.piece)
                 && peer.position(block).is_none()
         })?;
-        Some(round.late.swap_remove(place).block)
+        Some(round.late.remove(place).block)
     }
 
     /// A block that a reader waits for and that this peer would bring clearly sooner than those asked.

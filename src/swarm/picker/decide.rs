@@ -1,7 +1,7 @@
 //! The decision: after whatever happened, what is to be sent.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 use std::time::Duration;
 
 use super::choose::{Choice, Late, Round};
@@ -15,7 +15,7 @@ use crate::swarm::shape::{BLOCK, Block, Time};
 /// A block is late when it should have been here this long ago, or half of the time that it was to take.
 const LATE: Duration = Duration::from_millis(50);
 /// Late blocks that are noted at once.
-const MAX_LATE: usize = 64;
+const MAX_LATE: usize = 256;
 
 impl Picker {
     /// Appends what is to be sent now to `actions`.
@@ -133,24 +133,31 @@ impl Picker {
         if !self.index.is_waited_for() {
             return;
         }
+        let (mut late, mut on_time) = (Vec::new(), HashSet::new());
         for (_, peer) in self.peers.iter() {
-            for request in &peer.requests {
+            let live = peer
+                .requests
+                .iter()
+                .filter(|request| request.state == RequestState::Live);
+            for request in live {
                 let tolerance = ((request.due - request.sent) / 2).max(LATE);
-                if request.state != RequestState::Live || now <= request.due + tolerance {
-                    continue;
-                }
-                if self.late.len() >= MAX_LATE {
-                    return;
-                }
-                if let Some((Band::Waiting, deadline)) = self.demands.urgency(request.block.piece) {
-                    self.late.push(Late {
-                        rank: (Band::Waiting, deadline, request.block.piece),
-                        block: request.block,
-                        due: request.due,
-                    });
+                if now > request.due + tolerance {
+                    late.push((request.block, request.due));
+                } else {
+                    on_time.insert(request.block);
                 }
             }
         }
+        // One that was asked for again, and may still come in time, is not asked for once more.
+        late.retain(|(block, _)| !on_time.contains(block));
+        let waited_for = late.into_iter().filter_map(|(block, due)| {
+            let (band, deadline) = self.demands.urgency(block.piece)?;
+            let rank = (band, deadline, block.piece);
+            (band == Band::Waiting).then_some(Late { rank, block, due })
+        });
+        self.late = waited_for.collect();
+        self.late.sort_by_key(|late| (late.rank, late.block));
+        self.late.truncate(MAX_LATE);
     }
 
     /// Gives requests to the peers that have room, the one that would deliver first first.
