@@ -67,6 +67,14 @@ struct Asked {
     late: bool,
 }
 
+/// A block that a reader waits for and that should have been here some time ago.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Late {
+    pub(super) rank: Rank,
+    pub(super) block: Block,
+    pub(super) due: Time,
+}
+
 /// What one decision computes once, when it is first needed.
 #[derive(Debug)]
 pub(super) struct Round {
@@ -76,6 +84,8 @@ pub(super) struct Round {
     pub(super) probe: usize,
     line: Option<Capacity>,
     asked: Option<Vec<Asked>>,
+    /// Blocks that are late and were not asked for again since that was seen.
+    pub(super) late: Vec<Late>,
     full: [bool; 4],
     random: fastrand::Rng,
     pub(super) wakeup: Option<Time>,
@@ -91,6 +101,7 @@ impl Round {
             probe,
             line: None,
             asked: None,
+            late: Vec::new(),
             full: [false; 4],
             random,
             wakeup: None,
@@ -123,6 +134,9 @@ impl Picker {
     pub(super) fn choose(&self, round: &mut Round, slot: u32) -> Option<Choice> {
         let peer = self.peers.at(slot)?;
         let delivery_s = peer.delivery_s(round.now, round.rate(peer));
+        if let Some(block) = self.choose_late(round, peer, delivery_s) {
+            return Some(Choice::Copy(block));
+        }
         let mut ahead = 0.0;
         let mut waiting = true;
         for rank in self.index.open.iter().take(MAX_WALK) {
@@ -287,6 +301,24 @@ impl Picker {
         let can = beyond || self.least_partial(band).is_some();
         round.full[band as usize] = !can;
         can
+    }
+
+    /// A block that is late, of a piece that comes before everything that is not asked for yet: with readers that always
+    /// want something new, it would else never have its turn.
+    fn choose_late(&self, round: &mut Round, peer: &Peer, delivery_s: f64) -> Option<Block> {
+        let first = self.index.open.first();
+        let place = round.late.iter().position(|late| {
+            let Late { rank, block, due } = *late;
+            let wanted = self.partials.get(&block.piece).is_some_and(|partial| {
+                !partial.is_here(block.index) && (1..MAX_COPIES).contains(&partial.copies(block.index))
+            });
+            wanted
+                && first.is_none_or(|first| rank < *first)
+                && (round.now - due).as_secs_f64() > delivery_s
+                && self.may_ask(round.now, peer, block.piece)
+                && peer.position(block).is_none()
+        })?;
+        Some(round.late.remove(place).block)
     }
 
     /// A block that a reader waits for and that this peer would bring clearly sooner than those asked.

@@ -1,15 +1,21 @@
 //! The decision: after whatever happened, what is to be sent.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 use std::time::Duration;
 
-use super::choose::{Choice, Round};
+use super::choose::{Choice, Late, Round};
+use super::demands::Band;
 use super::partial::Partial;
 use super::peer::{Request, RequestState};
 use super::settings::{FEW_PEERS, FORGET, PROBE_BLOCKS, PROBE_BLOCKS_OF_FEW, STALL, STALL_FACTOR, TICK, TICK_WAITING};
 use super::state::{Action, Picker};
 use crate::swarm::shape::{BLOCK, Block, Time};
+
+/// A block is late when it should have been here this long ago, or half of the time that it was to take.
+const LATE: Duration = Duration::from_millis(50);
+/// Late blocks that are noted at once.
+const MAX_LATE: usize = 256;
 
 impl Picker {
     /// Appends what is to be sent now to `actions`.
@@ -75,6 +81,7 @@ impl Picker {
         self.next_check = now + if waited_for { TICK_WAITING } else { TICK };
         let typical = self.typical_rate();
         let (mut free, mut forgotten) = (Vec::new(), Vec::new());
+        self.find_late(now);
         for (_, peer) in self.peers.iter_mut() {
             let block_s = f64::from(BLOCK) / peer.meter.rate().unwrap_or(typical);
             let patience = STALL.max(Duration::from_secs_f64(
@@ -120,6 +127,39 @@ impl Picker {
         self.all_ready = true;
     }
 
+    /// Notes the blocks that readers wait for and that should have been here some time ago.
+    fn find_late(&mut self, now: Time) {
+        self.late.clear();
+        if !self.index.is_waited_for() {
+            return;
+        }
+        let (mut late, mut on_time) = (Vec::new(), HashSet::new());
+        for (_, peer) in self.peers.iter() {
+            let live = peer
+                .requests
+                .iter()
+                .filter(|request| request.state == RequestState::Live);
+            for request in live {
+                let tolerance = ((request.due - request.sent) / 2).max(LATE);
+                if now > request.due + tolerance {
+                    late.push((request.block, request.due));
+                } else {
+                    on_time.insert(request.block);
+                }
+            }
+        }
+        // One that was asked for again, and may still come in time, is not asked for once more.
+        late.retain(|(block, _)| !on_time.contains(block));
+        let waited_for = late.into_iter().filter_map(|(block, due)| {
+            let (band, deadline) = self.demands.urgency(block.piece)?;
+            let rank = (band, deadline, block.piece);
+            (band == Band::Waiting).then_some(Late { rank, block, due })
+        });
+        self.late = waited_for.collect();
+        self.late.sort_by_key(|late| (late.rank, late.block));
+        self.late.truncate(MAX_LATE);
+    }
+
     /// Gives requests to the peers that have room, the one that would deliver first first.
     fn fill(&mut self, now: Time) {
         let slots: Vec<u32> = if std::mem::take(&mut self.all_ready) {
@@ -142,6 +182,7 @@ impl Picker {
             PROBE_BLOCKS
         };
         let mut round = Round::new(now, self.typical_rate(), probe, self.random.fork());
+        round.late = std::mem::take(&mut self.late);
         let mut heap: BinaryHeap<Reverse<(u64, u32)>> = BinaryHeap::with_capacity(slots.len());
         for slot in slots {
             self.offer(&round, slot, &mut heap);
@@ -153,6 +194,7 @@ impl Picker {
             self.ask(&mut round, slot, choice);
             self.offer(&round, slot, &mut heap);
         }
+        self.late = std::mem::take(&mut round.late);
         if let Some(time) = round.wakeup {
             self.wake_at(time);
             // Peers that wait for their moment are looked at then.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::blame::{Fetch, Suspects};
+use super::choose::Late;
 use super::demands::{Band, DemandKey, Demands, Want};
 use super::index::{Index, Place};
 use super::partial::Partial;
@@ -123,6 +124,8 @@ pub struct Picker {
     pub(super) preempt: bool,
     /// Something is no longer asked for: requests for it are cancelled.
     pub(super) sweep: bool,
+    /// Blocks that readers wait for and that were late when the requests were looked at.
+    pub(super) late: Vec<Late>,
     /// When the requests are to be looked at next.
     pub(super) next_check: Time,
     pub(super) wakeup: Option<Time>,
@@ -156,6 +159,7 @@ impl Picker {
             interest_changed: false,
             preempt: false,
             sweep: false,
+            late: Vec::new(),
             next_check: Time::ZERO,
             wakeup: None,
             pending: Vec::new(),

@@ -21,6 +21,10 @@ const FAR: Duration = Duration::from_secs(3);
 const TRUST: f64 = 4.0;
 /// What is here of a suspect piece is dropped for another peer that would bring all of it so much sooner.
 const GAIN_S: f64 = 1.0;
+/// A peer that has sent nothing for so long (in seconds) since it should have...
+const SILENT_S: f64 = 0.7;
+/// ...counts as this many times slower where one peer is to fetch a piece alone.
+const SILENCE: f64 = 1000.0;
 /// How much longer than predicted a block is waited for after CANCEL was sent to a peer that does not reject.
 const CANCEL_MARGIN: Duration = Duration::from_millis(100);
 
@@ -175,7 +179,11 @@ impl Picker {
     /// Settles who fetches the pieces that failed before.
     pub(super) fn appoint(&mut self, now: Time) {
         let typical = self.typical_rate();
-        let rate = |peer: &Peer| peer.meter.rate().unwrap_or(typical);
+        let rate = |peer: &Peer| {
+            let rate = peer.meter.rate().unwrap_or(typical);
+            let silent = peer.overdue_s(now, rate) > SILENT_S;
+            if silent { rate / SILENCE } else { rate }
+        };
         let mut changed = Vec::new();
         for suspect in self.suspects.iter_mut() {
             let (piece, peers) = (suspect.piece, &self.peers);

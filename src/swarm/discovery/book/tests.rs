@@ -178,6 +178,29 @@ fn a_peer_that_is_not_needed_or_misbehaves_is_left_alone_even_by_a_waiting_read(
 }
 
 #[test]
+fn few_connections_are_begun_with_one_address() {
+    let mut book = book();
+    let now = Instant::now();
+    let ports = |ip: [u8; 4]| (1..=6u16).map(move |port| SocketAddr::new(ip.into(), port));
+    book.add(now, ports([198, 51, 100, 1]), Source::Tracker);
+    book.add(now, ports([198, 51, 100, 2]), Source::Tracker);
+    let dials = book.next(now, 100, true);
+    let to = |last: u8| {
+        let ip = IpAddr::from([198, 51, 100, last]);
+        dials.iter().filter(|dial| dial.address.ip() == ip).count()
+    };
+    assert_eq!((to(1), to(2), dials.len()), (3, 3, 6));
+    assert!(book.next(now, 100, true).is_empty());
+    let first = dials[0].address;
+    book.failed(now, first);
+    let next = book.next(now, 100, true);
+    assert!(
+        next.len() == 1 && next[0].address.ip() == first.ip(),
+        "one place is free: {next:?}"
+    );
+}
+
+#[test]
 fn ourselves_are_met_once() {
     let mut book = book();
     let now = Instant::now();

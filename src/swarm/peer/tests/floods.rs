@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::support::{Bare, Owner, Store, Torrent};
-use crate::swarm::extension::{METADATA, Metadata};
+use crate::swarm::extension::{METADATA, Metadata, PEX};
 use crate::swarm::peer::{Command, Gone};
 use crate::swarm::shape::BLOCK;
 use crate::swarm::wire::{Message, Reserved, Span};
@@ -122,7 +122,11 @@ async fn floods_end_the_link() {
         id: 0,
         payload: "d1:md11:ut_metadatai1eee".into(),
     };
-    let cases: [(&str, Reserved, Vec<Message>); 8] = [
+    let exchange = Message::Extended {
+        id: PEX,
+        payload: "d5:added6:\x01\x02\x03\x04\x05\x06e".into(),
+    };
+    let cases: [(&str, Reserved, Vec<Message>); 10] = [
         ("keep-alives", FAST, vec![Message::KeepAlive]),
         ("haves", FAST, vec![have]),
         ("bitfields", FAST, vec![bits]),
@@ -142,6 +146,8 @@ async fn floods_end_the_link() {
             vec![Message::Request(SPAN); 600],
         ),
         ("introductions", FAST, vec![introduction]),
+        ("exchanges of peers", FAST, vec![exchange]),
+        ("requests taken back", FAST, vec![Message::Cancel(SPAN); 6]),
         (
             "metadata requests",
             FAST,
