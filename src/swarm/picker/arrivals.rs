@@ -162,7 +162,11 @@ impl Picker {
         peer.received += u64::from(size);
         let request = peer.take(block)?;
         let delay = self.settings.queue_delay;
+        let unknown = peer.meter.window().is_none();
         peer.meter.arrived(now, request.sent, size, request.alone, delay);
+        if unknown {
+            peer.promise_anew(now);
+        }
         peer.relents(block.piece);
         if std::mem::take(&mut peer.snubbed) {
             self.pending.push(Action::Snubbed {

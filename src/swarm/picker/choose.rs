@@ -4,7 +4,7 @@ use super::arrivals::admits;
 use super::demands::Band;
 use super::index::Rank;
 use super::partial::Partial;
-use super::peer::{Peer, RequestState};
+use super::peer::{Peer, Request, RequestState};
 use super::settings::{DUPLICATE_SHARE, LEAST_GAIN_S, MAX_COPIES, MAX_WALK, RARITY_TRIES};
 use super::state::Picker;
 use crate::swarm::shape::{BLOCK, Block, Time};
@@ -324,8 +324,18 @@ impl Picker {
     fn asked_blocks(&self, round: &Round) -> Vec<Asked> {
         let pieces: Vec<u32> = self.index.tails.iter().take(MAX_TAILS).map(|rank| rank.2).collect();
         let mut asked: Vec<Asked> = Vec::new();
+        let answers = self.peers.iter().filter_map(|(_, peer)| peer.meter.answer_s());
+        let (sum, count) = answers.fold((0.0, 0.0), |(sum, count), answer_s| (sum + answer_s, count + 1.0));
+        let answer_s = (count > 0.0).then(|| sum / count);
         for (_, peer) in self.peers.iter() {
             let rate = round.rate(peer);
+            // What a peer promised of which nothing is known says nothing; but others have answered meanwhile.
+            let silent = answer_s.filter(|_| peer.meter.window().is_none()).map(|answer_s| {
+                let waited = |request: &Request| (round.now - request.sent).as_secs_f64();
+                peer.requests
+                    .front()
+                    .is_some_and(|head| waited(head) > 2.0 * answer_s + 0.050)
+            });
             for (place, request) in peer.requests.iter().enumerate() {
                 if !pieces.contains(&request.block.piece) {
                     continue;
@@ -336,7 +346,7 @@ impl Picker {
                     RequestState::GivenUp(_) => continue,
                 };
                 let tolerance = ((request.due - request.sent) / 2).as_secs_f64().max(0.050);
-                let late = (round.now - request.due).as_secs_f64() > tolerance;
+                let late = silent.unwrap_or((round.now - request.due).as_secs_f64() > tolerance);
                 asked.push(Asked {
                     block: request.block,
                     delivery_s,

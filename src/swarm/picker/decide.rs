@@ -5,9 +5,13 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use super::choose::{Choice, Round};
+use super::demands::Band;
 use super::partial::Partial;
 use super::peer::{Request, RequestState};
-use super::settings::{FEW_PEERS, FORGET, PROBE_BLOCKS, PROBE_BLOCKS_OF_FEW, STALL, STALL_FACTOR, TICK, TICK_WAITING};
+use super::settings::{
+    FEW_PEERS, FORGET, PROBE_BLOCKS, PROBE_BLOCKS_OF_FEW, PROBE_BLOCKS_OF_WAITING, PROBE_QUARTERS, STALL, STALL_FACTOR,
+    TICK, TICK_WAITING,
+};
 use super::state::{Action, Picker};
 use crate::swarm::shape::{BLOCK, Block, Time};
 
@@ -136,12 +140,7 @@ impl Picker {
         if self.index.is_empty() {
             return;
         }
-        let probe = if self.peers.len() <= FEW_PEERS {
-            PROBE_BLOCKS_OF_FEW
-        } else {
-            PROBE_BLOCKS
-        };
-        let mut round = Round::new(now, self.typical_rate(), probe, self.random.fork());
+        let mut round = Round::new(now, self.typical_rate(), self.probe(), self.random.fork());
         let mut heap: BinaryHeap<Reverse<(u64, u32)>> = BinaryHeap::with_capacity(slots.len());
         for slot in slots {
             self.offer(&round, slot, &mut heap);
@@ -160,6 +159,18 @@ impl Picker {
                 self.mark(slot);
             }
         }
+    }
+
+    /// How many blocks a peer is asked for of which nothing is known.
+    fn probe(&self) -> usize {
+        let (least, peers) = (PROBE_BLOCKS, self.peers.len());
+        let least = if peers <= FEW_PEERS { PROBE_BLOCKS_OF_FEW } else { least };
+        let first = self.index.open.first().filter(|rank| rank.0 == Band::Waiting);
+        let share = first.map_or(0, |rank| {
+            let blocks = self.shape.block_count(rank.2) as usize * PROBE_QUARTERS;
+            blocks.div_ceil(4 * peers.max(1))
+        });
+        share.min(PROBE_BLOCKS_OF_WAITING).max(least)
     }
 
     /// Puts a peer with room on the heap, by the time at which it would deliver.

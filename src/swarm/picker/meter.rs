@@ -16,6 +16,9 @@ const MAX_RATE: f64 = 1024.0 * 1024.0 * 1024.0;
 const DRIFT: f64 = 0.125;
 /// The queue is longer by so many times the jitter.
 const JITTERS: f64 = 4.0;
+/// What the first block took is a guess, which counts until so much work was measured: a peer that sends in bursts, as
+/// one under a rate limit does, is not taken for as fast as one burst.
+const GUESS_S: f64 = 0.030;
 
 /// What is known of one peer's speed. Times are in seconds.
 ///
@@ -31,6 +34,8 @@ pub(super) struct Meter {
     jitter_s: f64,
     window: usize,
     samples: u32,
+    /// Bytes and work of the first block, as long as they count.
+    guess: Option<(f64, f64)>,
     last_arrival: Option<Time>,
 }
 
@@ -51,11 +56,16 @@ impl Meter {
         } else {
             (now - begun).as_secs_f64()
         };
-        if self.samples == 1 {
-            // The first block's work was a guess; two in a row tell the rate.
-            self.bytes = 0.0;
-            self.work_s = 0.0;
-        } else if self.samples > 1 {
+        if self.samples == 0 {
+            self.guess = Some((f64::from(size), work));
+        } else if let Some((bytes, guess_s)) = self.guess
+            && self.work_s - guess_s + work >= GUESS_S
+        {
+            self.guess = None;
+            self.bytes -= bytes;
+            self.work_s -= guess_s;
+        }
+        if self.samples > 1 {
             let off = (work - f64::from(size) / self.rate().unwrap_or(MAX_RATE)).abs();
             self.jitter_s += (off - self.jitter_s) / 8.0;
         }
@@ -63,7 +73,7 @@ impl Meter {
         self.last_arrival = Some(now);
         self.bytes += f64::from(size);
         self.work_s += work;
-        if self.work_s > MEMORY_S && self.bytes > MEMORY_BYTES {
+        if self.guess.is_none() && self.work_s > MEMORY_S && self.bytes > MEMORY_BYTES {
             let keep = (MEMORY_S / self.work_s).max(MEMORY_BYTES / self.bytes);
             self.bytes *= keep;
             self.work_s *= keep;
@@ -85,6 +95,11 @@ impl Meter {
             (Some(least), None) => least,
             _ => 0.0,
         }
+    }
+
+    /// The least time in which it answered a request, in seconds.
+    pub(super) fn answer_s(&self) -> Option<f64> {
+        self.least_s
     }
 
     pub(super) fn jitter_s(&self) -> f64 {

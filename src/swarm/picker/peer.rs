@@ -233,6 +233,17 @@ impl Peer {
         self.free_s(now, rate) + f64::from(BLOCK) / rate
     }
 
+    /// Its first block came: when the rest of its queue is due is no guess any more.
+    pub(super) fn promise_anew(&mut self, now: Time) {
+        let Some(rate) = self.meter.rate() else { return };
+        let dues: Vec<f64> = (1..=self.requests.len())
+            .map(|blocks| self.drain_s(now, rate, blocks))
+            .collect();
+        for (request, due_s) in self.requests.iter_mut().zip(dues) {
+            request.due = request.due.max(now + Duration::from_secs_f64(due_s));
+        }
+    }
+
     /// Whether it has stopped answering, or nothing that it was asked for is expected any more.
     pub(super) fn is_stuck(&self) -> bool {
         let given_up = |request: &Request| matches!(request.state, RequestState::GivenUp(_));

@@ -277,6 +277,53 @@ fn the_first_read_does_not_wait_for_the_peers_to_be_known() {
     }
 }
 
+/// Seeders as libtorrent is one under a rate limit: it acts every half second only, and says at the first of these
+/// moments that it serves us.
+fn limited(rate: f64, count: u64, latency: Duration, seed: u64) -> Vec<Profile> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let tick = millis(500);
+    let seeder = |_| {
+        let begins = Time::ZERO + millis(random.u64(1..500));
+        Profile {
+            ticks: Some(tick),
+            // What it reads ahead of its moments.
+            send_buffer: (rate / 2.0) as u32,
+            away: vec![Time::ZERO..begins],
+            chokes: vec![Time::ZERO..begins + tick],
+            ..Profile::seeder(rate).latency(latency)
+        }
+    };
+    (0..count).map(seeder).collect()
+}
+
+#[test]
+fn the_first_read_of_limited_seeders_takes_few_of_their_moments() {
+    for (name, rate, latency, most) in [("4 × 250 kB/s", 250e3, 0, 2_400), ("4 × 500 kB/s", 500e3, 50, 2_400)] {
+        let mut times = Vec::new();
+        let mut waste = 0.0;
+        for seed in 0..soak(40) {
+            let seeders = limited(rate, 4, millis(latency), seed);
+            let mut world = World::new(Shape::new(1 << 20, TOTAL).unwrap(), seeders, Settings::default(), seed);
+            let read = world.read(0..1);
+            let took = world
+                .wait(read, Duration::from_secs(60))
+                .expect("the first read was never answered");
+            times.push(took);
+            world.run_for(Duration::from_secs(2));
+            waste += world.picker.counters().received as f64 / world.wanted_bytes as f64;
+        }
+        waste /= times.len() as f64;
+        times.sort();
+        let (median, longest) = (times[times.len() / 2], times[times.len() - 1]);
+        println!(
+            "first read, {name}, in moments: median {:.0} ms (≤ {most}), max {:.0} ms, waste {waste:.2}",
+            ms(median),
+            ms(longest)
+        );
+        assert!(median <= millis(most), "{name}: {median:?}");
+    }
+}
+
 #[test]
 fn a_peer_that_sends_garbage_is_found_at_once() {
     for seed in 0..soak(20) {
