@@ -222,7 +222,9 @@ impl Picker {
         if block_s < SLOW_BLOCK_S || peer.requests.is_empty() {
             return true;
         }
-        let enough_s = peer.meter.round_trip_s() + self.settings.queue_delay.as_secs_f64() + block_s / 4.0;
+        // One whose blocks come evenly is asked at the last moment.
+        let uneven_s = peer.meter.jitter_s().min(block_s / 4.0);
+        let enough_s = peer.meter.round_trip_s() + self.settings.queue_delay.as_secs_f64() + uneven_s;
         let left_s = peer.drain_s(round.now, rate, peer.requests.len());
         if left_s <= enough_s {
             return true;
