@@ -1,6 +1,5 @@
 //! Which block one peer is asked for next.
 
-use super::arrivals::admits;
 use super::demands::Band;
 use super::index::Rank;
 use super::partial::Partial;
@@ -156,7 +155,7 @@ impl Picker {
     }
 
     fn may_ask(&self, now: Time, peer: &Peer, piece: u32) -> bool {
-        peer.offers(piece, now) && admits(self.fetch(piece), peer)
+        peer.offers(piece, now) && self.admits(piece, peer)
     }
 
     pub(super) fn free_blocks(&self, piece: u32) -> u32 {
