@@ -51,8 +51,8 @@ impl Meter {
         let possible = sent + Duration::from_secs_f64(self.round_trip_s());
         let begun = self.last_arrival.map_or(possible, |last| last.max(possible));
         let work = if self.samples == 0 {
-            // Half of the first answer's time is taken to be the way there and back.
-            latency / 2.0
+            // How much of it is the way there and back is not known yet.
+            latency
         } else {
             (now - begun).as_secs_f64()
         };
