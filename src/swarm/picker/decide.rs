@@ -62,7 +62,8 @@ impl Picker {
         }
         let missing = !self.have.is_full();
         for (_, peer) in self.peers.iter_mut() {
-            let interested = !peer.banned && if peer.is_seeder() { missing } else { peer.useful > 0 };
+            let all = peer.is_seeder() || !peer.announced;
+            let interested = !peer.banned && if all { missing } else { peer.useful > 0 };
             if interested != peer.interested {
                 peer.interested = interested;
                 self.pending.push(Action::Interested {

@@ -51,6 +51,8 @@ pub(super) struct Peer {
     pub(super) useful: u32,
     pub(super) choking: bool,
     allowed_fast: Vec<u32>,
+    /// It said what it has; until then it is taken to be interesting.
+    pub(super) announced: bool,
     pub(super) interested: bool,
     pub(super) snubbed: bool,
     /// Sent a bad piece: nothing is asked of it any more.
@@ -78,6 +80,7 @@ impl Peer {
             useful: 0,
             choking: true,
             allowed_fast: Vec::new(),
+            announced: false,
             interested: false,
             snubbed: false,
             banned: false,
