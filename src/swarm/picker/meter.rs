@@ -8,7 +8,7 @@ use crate::swarm::shape::{BLOCK, Time};
 /// The rate is that of the last so many seconds of work...
 const MEMORY_S: f64 = 0.5;
 /// ...but of no fewer blocks than this: a slow peer's rate is not the accident of one block.
-const MEMORY_BYTES: f64 = 8.0 * BLOCK as f64;
+const MEMORY_BYTES: f64 = 16.0 * BLOCK as f64;
 /// No peer is taken for faster than this (bytes a second): two blocks read at once seem to take no time at all.
 const MAX_RATE: f64 = 1024.0 * 1024.0 * 1024.0;
 /// The share of a new latency in the least latency when a request met an empty queue: a path that became longer is
@@ -62,8 +62,9 @@ impl Meter {
             && self.work_s - guess_s + work >= GUESS_S
         {
             self.guess = None;
-            self.bytes -= bytes;
-            self.work_s -= guess_s;
+            // What was measured beside it was measured while the queue grew: it counts, but not for long.
+            self.bytes = (self.bytes - bytes) / 4.0;
+            self.work_s = (self.work_s - guess_s) / 4.0;
         }
         if self.samples > 1 {
             let off = (work - f64::from(size) / self.rate().unwrap_or(MAX_RATE)).abs();
@@ -90,8 +91,13 @@ impl Meter {
 
     /// The time from a request to the first byte of its answer.
     pub(super) fn round_trip_s(&self) -> f64 {
-        match (self.least_s, self.rate()) {
-            (Some(least), Some(rate)) => (least - f64::from(BLOCK) / rate).max(0.0),
+        // A guess that has all of the first answer's time for work would leave none for the way.
+        let (bytes, guess_s) = self.guess.filter(|_| self.samples > 1).unwrap_or_default();
+        let rate = self
+            .rate()
+            .map(|_| (self.bytes - bytes) / (self.work_s - guess_s).max(1e-9));
+        match (self.least_s, rate) {
+            (Some(least), Some(rate)) => (least - f64::from(BLOCK) / rate.clamp(1.0, MAX_RATE)).max(0.0),
             (Some(least), None) => least,
             _ => 0.0,
         }
