@@ -15,7 +15,7 @@ const MAX_RATE: f64 = 1024.0 * 1024.0 * 1024.0;
 /// seen.
 const DRIFT: f64 = 0.125;
 /// The queue is longer by so many times the jitter.
-const JITTERS: f64 = 4.0;
+const JITTERS: f64 = 2.0;
 /// What the first block took is a guess, which counts until so much work was measured: a peer that sends in bursts, as
 /// one under a rate limit does, is not taken for as fast as one burst.
 const GUESS_S: f64 = 0.030;
@@ -116,13 +116,14 @@ impl Meter {
         self.last_arrival
     }
 
-    /// Blocks that fill the peer's round trip and `queue_delay`.
+    /// Blocks that fill the time of one answer and `queue_delay`: the answer's own block as well, or a peer whose queue
+    /// runs dry seems to be as slow as its queue is short, and stays so.
     fn target(&self, queue_delay: Duration) -> usize {
         let rate = self.rate().unwrap_or(0.0);
         let delay_s = queue_delay.as_secs_f64();
         // A peer whose blocks come unevenly needs more in its queue not to run dry.
-        let delay_s = (delay_s + JITTERS * self.jitter_s).min(4.0 * delay_s);
-        let bytes = rate * (self.round_trip_s() + delay_s);
+        let delay_s = (delay_s + JITTERS * self.jitter_s).min(2.0 * delay_s);
+        let bytes = rate * (self.least_s.unwrap_or(0.0) + delay_s);
         ((bytes / f64::from(BLOCK)).ceil() as usize).max(LEAST_BLOCKS)
     }
 
@@ -161,10 +162,10 @@ mod tests {
     fn the_window_settles_at_rate_times_round_trip_and_delay() {
         for (rate, round_trip_ms, expected) in [
             (256.0 * 1024.0, 0, 2..=2),
-            (256.0 * 1024.0, 100, 3..=3),
+            (256.0 * 1024.0, 100, 4..=4),
             (20_000.0, 0, 2..=2),
-            (10_485_760.0, 0, 32..=33),
-            (10_485_760.0, 100, 95..=98),
+            (10_485_760.0, 0, 33..=34),
+            (10_485_760.0, 100, 96..=99),
         ] {
             let (measured, trip, window) = settle(rate, Duration::from_millis(round_trip_ms), 400);
             assert!((measured / rate - 1.0).abs() < 0.05, "{measured} is not {rate}");
