@@ -333,13 +333,9 @@ mod tests {
     #[test]
     fn what_began_longer_before_a_segment_is_left_to_those_before_it() {
         let mut cutter = cutter(0);
-        cutter.push(b"WEBVTT\n\n00:09.000 --> 00:59.000\nlong\n\n").unwrap();
-        let shows: Vec<_> = cutter
-            .finish()
-            .unwrap()
-            .iter()
-            .map(|cut| text(cut).1.contains("long"))
-            .collect();
+        let mut cuts = cutter.push(b"WEBVTT\n\n00:09.000 --> 00:59.000\nlong\n\n").unwrap();
+        cuts.extend(cutter.finish().unwrap());
+        let shows: Vec<_> = cuts.iter().map(|cut| text(cut).1.contains("long")).collect();
         assert_eq!(shows, [false, false, true, true, false, false, false]);
     }
 
