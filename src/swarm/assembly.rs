@@ -77,6 +77,17 @@ pub(super) struct Verdict {
     /// One number for each block, by which the same block of another attempt can be compared. No peer can foresee it.
     /// Empty unless they were asked for, or the piece is bad.
     pub(super) digests: Vec<u64>,
+    /// The blocks of a bad piece, some of which may be good.
+    pub(super) blocks: Option<Blocks>,
+}
+
+/// What is here of a piece, to be [kept](Assembly::keep).
+pub(super) struct Blocks(Partial);
+
+impl std::fmt::Debug for Blocks {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("Blocks").field(&self.0.from).finish()
+    }
 }
 
 /// The unfinished pieces of one torrent.
@@ -131,6 +142,15 @@ impl Assembly {
         self.pieces.write().remove(&piece);
     }
 
+    /// Goes on with a piece that was bad: those of its blocks that `holds` names stay.
+    pub(super) fn keep(&self, piece: u32, blocks: Blocks, holds: impl Fn(Block) -> bool) {
+        let Blocks(mut partial) = blocks;
+        for (index, from) in (0..).zip(&mut partial.from) {
+            *from = from.filter(|_| holds(Block { piece, index }));
+        }
+        self.pieces.write().insert(piece, Arc::new(Mutex::new(partial)));
+    }
+
     /// Whether the block is here and came from `peer`.
     pub(super) fn holds(&self, peer: PeerKey, block: Block) -> bool {
         self.partial(block.piece)
@@ -166,23 +186,31 @@ impl Assembly {
         tokio::spawn(async move {
             // Never closed; and without a permit there would only be more at once.
             let _permit = assembly.finishing.clone().acquire_owned().await;
-            let bytes = std::mem::take(&mut partial.lock().bytes);
-            let finished = tokio::task::spawn_blocking(move || assembly.judge(piece, &bytes, digests)).await;
+            let blocks = {
+                let mut partial = partial.lock();
+                let bytes = std::mem::take(&mut partial.bytes);
+                let from = partial.from.clone();
+                Partial { bytes, from }
+            };
+            let finished = tokio::task::spawn_blocking(move || assembly.judge(piece, blocks, digests)).await;
             let verdict = finished.unwrap_or_else(|_| Verdict {
                 piece,
                 finished: Finished::Failed,
                 digests: Vec::new(),
+                blocks: None,
             });
             // An owner that is gone has no use for it; what was stored is stored.
             let _ = verdicts.send(verdict);
         });
     }
 
-    fn judge(&self, piece: u32, bytes: &[u8], digests: bool) -> Verdict {
-        let finished = self.storage.finish(piece, bytes);
+    fn judge(&self, piece: u32, blocks: Partial, digests: bool) -> Verdict {
+        let finished = self.storage.finish(piece, &blocks.bytes);
+        let is_bad = finished == Finished::Bad;
         // Nearly every piece is good at once, and this hash costs as much as the piece's own.
-        let digests = if digests || finished == Finished::Bad {
-            bytes
+        let digests = if digests || is_bad {
+            blocks
+                .bytes
                 .chunks(BLOCK as usize)
                 .map(|block| self.hasher.hash_one(block))
                 .collect()
@@ -193,6 +221,7 @@ impl Assembly {
             piece,
             finished,
             digests,
+            blocks: is_bad.then_some(Blocks(blocks)),
         }
     }
 
@@ -328,5 +357,27 @@ mod tests {
         assert!(!Sink::block(&assembly, other, 0, 0, data()));
         assert!(Sink::block(&assembly, other, 0, BLOCK, data()));
         assert!(assembly.holds(other, block(1)));
+    }
+
+    #[tokio::test]
+    async fn of_a_bad_piece_the_blocks_are_kept_that_are_not_doubted() {
+        let shape = Shape::new(2 * BLOCK, u64::from(2 * BLOCK)).unwrap();
+        let assembly = Arc::new(Assembly::new(shape, Arc::new(Nothing)));
+        let [good, liar] = [0, 1].map(|slot| PeerKey { slot, generation: 0 });
+        let data = |byte| Bytes::from(vec![byte; BLOCK as usize]);
+        assembly.expect(0);
+        assert!(Sink::block(&*assembly, good, 0, 0, data(1)));
+        assert!(Sink::block(&*assembly, liar, 0, BLOCK, data(2)));
+        let (verdicts, mut judged) = mpsc::unbounded_channel();
+        assembly.finish(0, false, verdicts.clone());
+        let verdict = judged.recv().await.unwrap();
+        assert_eq!(verdict.finished, Finished::Bad);
+        assembly.keep(0, verdict.blocks.unwrap(), |block| block.index == 0);
+        assert!(!Sink::block(&*assembly, liar, 0, 0, data(3)), "it is here");
+        assert!(Sink::block(&*assembly, good, 0, BLOCK, data(4)));
+        assembly.finish(0, false, verdicts);
+        let again = judged.recv().await.unwrap();
+        assert_eq!(again.digests[0], verdict.digests[0]);
+        assert_ne!(again.digests[1], verdict.digests[1]);
     }
 }

@@ -5,12 +5,15 @@ use super::state::Picker;
 use crate::swarm::shape::{Block, PeerKey, PieceSet};
 
 impl Picker {
-    /// A peer whose handshake is done: it chokes us and has nothing until it says otherwise. `fast`: both sides speak
+    /// A peer whose handshake is done: it chokes us and has nothing until it says otherwise. That we are interested it is
+    /// told before it has said what it has, as long as anything is missing: most peers have something, and waiting for
+    /// their word would cost a round trip before they unchoke us. `fast`: both sides speak
     /// BEP 6; `reqq`: requests it queues at most. `None` if [`MAX_PEERS`] are here already.
     pub fn add_peer(&mut self, fast: bool, reqq: u32) -> Option<PeerKey> {
         let pieces = self.shape.piece_count();
         let make = |slot, generation| Peer::new(PeerKey { slot, generation }, fast, reqq, pieces);
         let (slot, generation) = self.peers.insert(make)?;
+        self.interest_changed = true;
         Some(PeerKey { slot, generation })
     }
 
@@ -41,6 +44,7 @@ impl Picker {
         let Some(peer) = self.peers.get_mut(key.slot, key.generation) else {
             return;
         };
+        self.interest_changed |= !std::mem::replace(&mut peer.announced, true);
         let Some(have) = peer.have_mut() else { return };
         if !have.set(piece) {
             return;
@@ -60,6 +64,7 @@ impl Picker {
         let Some(peer) = self.peers.get_mut(key.slot, key.generation) else {
             return;
         };
+        peer.announced = true;
         let Some(have) = peer.have_mut().take() else {
             return;
         };
@@ -88,6 +93,7 @@ impl Picker {
         };
         set.iter().for_each(|piece| self.index.rarity.more(piece));
         peer.useful = useful;
+        peer.announced = true;
         match peer.have_mut().replace(set) {
             None => self.seeders -= 1,
             Some(old) => old.iter().for_each(|piece| self.index.rarity.fewer(piece)),
@@ -176,5 +182,30 @@ impl Picker {
             return;
         };
         self.drop_requests(key.slot, key, |block| !have.get(block.piece));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::swarm::picker::{Action, Picker, Settings};
+    use crate::swarm::shape::{PieceSet, Shape, Time};
+
+    #[test]
+    fn a_peer_hears_of_our_interest_before_it_says_what_it_has_and_that_it_went_if_it_has_nothing() {
+        let shape = Shape::new(1 << 14, 10 << 14).unwrap();
+        for (have, whole) in [(PieceSet::new(10), false), (PieceSet::all(10), true)] {
+            let mut picker = Picker::new(shape, have, Settings::default(), 1);
+            let peer = picker.add_peer(true, 250).unwrap();
+            let mut actions = Vec::new();
+            picker.decide(Time::ZERO, &mut actions);
+            let interested = |interested| Action::Interested { peer, interested };
+            let expected = if whole { vec![] } else { vec![interested(true)] };
+            assert_eq!(actions, expected);
+            picker.have_none(peer);
+            actions.clear();
+            picker.decide(Time::ZERO, &mut actions);
+            let expected = if whole { vec![] } else { vec![interested(false)] };
+            assert_eq!(actions, expected);
+        }
     }
 }

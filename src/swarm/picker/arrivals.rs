@@ -3,7 +3,7 @@
 use super::partial::Partial;
 use super::peer::{Peer, RequestState};
 use super::state::{Action, Picker};
-use crate::swarm::shape::{Block, PeerKey, Time};
+use crate::swarm::shape::{BLOCK, Block, PeerKey, Time};
 
 /// What an arrived block was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +81,11 @@ impl Picker {
             .is_some_and(|partial| partial.is_here(block.index))
     }
 
+    /// Whether anything of the piece is here or asked for, and not all of it verified.
+    pub fn is_unfinished(&self, piece: u32) -> bool {
+        self.partials.contains_key(&piece)
+    }
+
     /// REJECT: the peer will not send a block that was asked of it. Others are asked at once.
     pub fn rejected(&mut self, now: Time, key: PeerKey, block: Block) {
         let Some(peer) = self.peers.get_mut(key.slot, key.generation) else {
@@ -120,9 +125,8 @@ impl Picker {
 
     /// The piece's hash did not match. `digests` as in [`verified`](Picker::verified), of the bad blocks. Gives who is
     /// to blame as far as is known: they are asked for nothing any more, and should be banned. The piece is fetched
-    /// again.
+    /// again, all but the blocks that it [`holds`](Picker::holds) then.
     pub fn failed(&mut self, now: Time, piece: u32, digests: &[u64]) -> Vec<PeerKey> {
-        self.counters.failed += u64::from(self.shape.piece_size(piece));
         let partial = self.partials.remove(&piece);
         self.release(now, piece);
         let contributors = partial.as_ref().map(senders).unwrap_or_default();
@@ -132,9 +136,17 @@ impl Picker {
             Vec::new()
         };
         let blocks: Vec<PeerKey> = partial.iter().flat_map(Partial::senders).flatten().collect();
-        self.suspects.failed(piece, &blocks, digests);
+        let is_trusted = |peer: &Peer| peer.good > 0 && peer.offers(piece, now) && !peer.is_stuck();
+        let trusted = self.peers.iter().any(|(_, peer)| is_trusted(peer));
+        let doubted = self.suspects.failed(piece, &blocks, digests, trusted);
+        let mut dropped = self.shape.piece_size(piece);
+        if let Some(mut partial) = partial.filter(|_| blamed.is_empty() && !doubted.is_empty()) {
+            dropped = BLOCK * partial.doubt(&doubted);
+            self.partials.insert(piece, partial);
+        }
+        self.counters.failed += u64::from(dropped);
         self.ban(&blamed);
-        self.refresh(piece);
+        self.settle(piece);
         self.all_ready = true;
         self.preempt = true;
         blamed
@@ -162,7 +174,11 @@ impl Picker {
         peer.received += u64::from(size);
         let request = peer.take(block)?;
         let delay = self.settings.queue_delay;
+        let unknown = peer.meter.window().is_none();
         peer.meter.arrived(now, request.sent, size, request.alone, delay);
+        if unknown {
+            peer.promise_anew(now);
+        }
         peer.relents(block.piece);
         if std::mem::take(&mut peer.snubbed) {
             self.pending.push(Action::Snubbed {
@@ -221,14 +237,4 @@ fn senders(partial: &Partial) -> Vec<PeerKey> {
     senders.sort_unstable();
     senders.dedup();
     senders
-}
-
-/// Whether `peer` may send blocks that come under `fetch`.
-pub(super) fn admits(fetch: super::blame::Fetch, peer: &Peer) -> bool {
-    use super::blame::Fetch;
-    match fetch {
-        Fetch::Anyone => true,
-        Fetch::Trusted => peer.good > 0,
-        Fetch::Alone(alone) => alone == Some(peer.key),
-    }
 }

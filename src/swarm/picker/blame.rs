@@ -1,8 +1,14 @@
 //! Pieces whose hash did not match: who may fetch them again, and how the liar is found.
 //!
-//! A bad piece with one sender convicts the sender. With several, the digest of every block is kept, and the piece is
-//! fetched again whole: from peers that have proved good if there are any, else, and at the next failure, from one peer
-//! alone. If that fails too, one sender is convicted; if it succeeds, the digests tell whose blocks were false.
+//! A bad piece with one sender convicts the sender. With several, the digest of every block is kept.
+//!
+//! - If there are peers that have proved good, it is fetched again from these alone.
+//! - Else half of its senders are doubted: what came from them is asked of the others, and what came from the others is
+//!   kept. If the liar was doubted, the piece is good now. If not, the two digests of each block tell who agrees with
+//!   whom, and those whom nobody vouches for are doubted next. So the piece comes at the speed of nearly the whole swarm.
+//! - What fails after that is fetched whole from one peer alone. If that fails too, one sender is convicted.
+//!
+//! When the piece is good, the digests tell whose blocks were false.
 
 use std::collections::VecDeque;
 
@@ -22,6 +28,8 @@ pub(super) enum Fetch {
     Anyone,
     /// Peers that sent a part of some piece that was good.
     Trusted,
+    /// Those that are not doubted.
+    Others,
     /// One peer; `None` until it is appointed.
     Alone(Option<PeerKey>),
 }
@@ -33,6 +41,8 @@ pub(super) struct Suspect {
     pub(super) fetch: Fetch,
     /// Peers that were appointed and did not deliver, once for each time.
     tried: Vec<PeerKey>,
+    /// Whose blocks are fetched again from others.
+    doubted: Vec<PeerKey>,
     /// Block, sender and digest of what came in the failed attempts.
     evidence: Vec<(u32, PeerKey, u64)>,
     attempts: u32,
@@ -45,6 +55,52 @@ impl Suspect {
             self.tried.remove(0);
         }
         self.tried.push(peer);
+    }
+
+    pub(super) fn is_doubted(&self, peer: PeerKey) -> bool {
+        self.doubted.contains(&peer)
+    }
+
+    /// Whom to doubt after a failure, of the distinct `senders` of the piece as it stands and of the attempts before;
+    /// empty if that leads nowhere.
+    fn whom_to_doubt(&self, blocks: &[PeerKey]) -> Vec<PeerKey> {
+        let mut senders: Vec<PeerKey> = self.evidence.iter().map(|(_, sender, _)| *sender).collect();
+        senders.sort_unstable();
+        senders.dedup();
+        let doubted = match self.attempts {
+            1 => {
+                // Those who sent the least: the least is to be fetched again.
+                senders.sort_by_key(|sender| blocks.iter().filter(|other| *other == sender).count());
+                senders.truncate(senders.len() / 2);
+                senders
+            }
+            2 => {
+                let doubted = senders.into_iter().filter(|sender| !self.is_vouched_for(*sender));
+                let doubted: Vec<PeerKey> = doubted.collect();
+                let nobody = blocks.iter().all(|sender| doubted.contains(sender));
+                let swapped = |sender: &PeerKey| !self.is_doubted(*sender);
+                if nobody {
+                    doubted.into_iter().filter(swapped).collect()
+                } else {
+                    doubted
+                }
+            }
+            _ => Vec::new(),
+        };
+        // Something has to be fetched again, or the piece stays as bad as it is.
+        let is_here = blocks.iter().any(|sender| doubted.contains(sender));
+        if is_here { doubted } else { Vec::new() }
+    }
+
+    /// Whether another peer sent the same bytes for some block.
+    fn is_vouched_for(&self, peer: PeerKey) -> bool {
+        let mine = self.evidence.iter().filter(|(_, sender, _)| *sender == peer);
+        let mut mine = mine.map(|(index, _, digest)| (*index, *digest));
+        mine.any(|mine| {
+            self.evidence
+                .iter()
+                .any(|(index, sender, digest)| (*index, *digest) == mine && *sender != peer)
+        })
     }
 
     /// How often that was so, as far as it matters.
@@ -74,9 +130,14 @@ impl Suspects {
         self.pieces.iter_mut()
     }
 
-    /// From whom `piece` may be fetched.
-    pub(super) fn fetch(&self, piece: u32) -> Fetch {
-        self.get(piece).map_or(Fetch::Anyone, |suspect| suspect.fetch)
+    /// Whether `piece` may be fetched from a peer; `good`: it sent a part of a good piece.
+    pub(super) fn admit(&self, piece: u32, peer: PeerKey, good: bool) -> bool {
+        self.get(piece).is_none_or(|suspect| match suspect.fetch {
+            Fetch::Anyone => true,
+            Fetch::Trusted => good,
+            Fetch::Others => !suspect.is_doubted(peer),
+            Fetch::Alone(alone) => alone == Some(peer),
+        })
     }
 
     /// `peer` is late with a block of `piece`: if it fetches it alone, another is to.
@@ -88,8 +149,10 @@ impl Suspects {
         }
     }
 
-    /// The piece failed, sent by `senders` (block by block), whose blocks have `digests` (empty if unknown).
-    pub(super) fn failed(&mut self, piece: u32, senders: &[PeerKey], digests: &[u64]) {
+    /// The piece failed, sent by `senders` (block by block), whose blocks have `digests` (empty if unknown). `trusted`: a
+    /// peer that proved good has the piece. Gives whose blocks are to be fetched again from others, while the rest is
+    /// kept; nobody: all of it is.
+    pub(super) fn failed(&mut self, piece: u32, senders: &[PeerKey], digests: &[u64], trusted: bool) -> Vec<PeerKey> {
         let mut suspect = match self.pieces.iter().position(|suspect| suspect.piece == piece) {
             Some(place) => self.pieces.remove(place),
             None => None,
@@ -98,16 +161,12 @@ impl Suspects {
             piece,
             fetch: Fetch::Anyone,
             tried: Vec::new(),
+            doubted: Vec::new(),
             evidence: Vec::new(),
             attempts: 0,
         });
         suspect.attempts += 1;
         suspect.tried.clear();
-        suspect.fetch = if suspect.attempts == 1 {
-            Fetch::Trusted
-        } else {
-            Fetch::Alone(None)
-        };
         // The latest attempt is the one that the next success convicts; a few before it are kept as well.
         if suspect.evidence.len() > 4 * senders.len() {
             suspect.evidence.clear();
@@ -116,11 +175,24 @@ impl Suspects {
         suspect
             .evidence
             .extend(blocks.map(|((index, sender), digest)| (index, *sender, *digest)));
+        let first = suspect.attempts == 1;
+        suspect.doubted = if (first && trusted) || suspect.fetch == Fetch::Trusted {
+            Vec::new()
+        } else {
+            suspect.whom_to_doubt(senders)
+        };
+        suspect.fetch = match suspect.doubted.is_empty() {
+            false => Fetch::Others,
+            true if first && trusted => Fetch::Trusted,
+            true => Fetch::Alone(None),
+        };
+        let doubted = suspect.doubted.clone();
         self.pieces.push_back(suspect);
         let mut kept: usize = self.pieces.iter().map(|suspect| suspect.evidence.len()).sum();
         while self.pieces.len() > MAX_SUSPECTS || (kept > MAX_EVIDENCE && self.pieces.len() > 1) {
             kept -= self.pieces.pop_front().map_or(0, |oldest| oldest.evidence.len());
         }
+        doubted
     }
 
     /// The piece is good, and its blocks have `digests`: gives who sent other blocks than these.

@@ -1,10 +1,9 @@
 //! Which block one peer is asked for next.
 
-use super::arrivals::admits;
 use super::demands::Band;
 use super::index::Rank;
 use super::partial::Partial;
-use super::peer::{Peer, RequestState};
+use super::peer::{Peer, Request, RequestState};
 use super::settings::{DUPLICATE_SHARE, LEAST_GAIN_S, MAX_COPIES, MAX_WALK, RARITY_TRIES};
 use super::state::Picker;
 use crate::swarm::shape::{BLOCK, Block, Time};
@@ -170,7 +169,7 @@ impl Picker {
     }
 
     fn may_ask(&self, now: Time, peer: &Peer, piece: u32) -> bool {
-        peer.offers(piece, now) && admits(self.fetch(piece), peer)
+        peer.offers(piece, now) && self.admits(piece, peer)
     }
 
     pub(super) fn free_blocks(&self, piece: u32) -> u32 {
@@ -236,7 +235,9 @@ impl Picker {
         if block_s < SLOW_BLOCK_S || peer.requests.is_empty() {
             return true;
         }
-        let enough_s = peer.meter.round_trip_s() + self.settings.queue_delay.as_secs_f64() + block_s / 4.0;
+        // One whose blocks come evenly is asked at the last moment.
+        let uneven_s = peer.meter.jitter_s().min(block_s / 4.0);
+        let enough_s = peer.meter.round_trip_s() + self.settings.queue_delay.as_secs_f64() + uneven_s;
         let left_s = peer.drain_s(round.now, rate, peer.requests.len());
         if left_s <= enough_s {
             return true;
@@ -356,8 +357,18 @@ impl Picker {
     fn asked_blocks(&self, round: &Round) -> Vec<Asked> {
         let pieces: Vec<u32> = self.index.tails.iter().take(MAX_TAILS).map(|rank| rank.2).collect();
         let mut asked: Vec<Asked> = Vec::new();
+        let answers = self.peers.iter().filter_map(|(_, peer)| peer.meter.answer_s());
+        let (sum, count) = answers.fold((0.0, 0.0), |(sum, count), answer_s| (sum + answer_s, count + 1.0));
+        let answer_s = (count > 0.0).then(|| sum / count);
         for (_, peer) in self.peers.iter() {
             let rate = round.rate(peer);
+            // What a peer promised of which nothing is known says nothing; but others have answered meanwhile.
+            let silent = answer_s.filter(|_| peer.meter.window().is_none()).map(|answer_s| {
+                let waited = |request: &Request| (round.now - request.sent).as_secs_f64();
+                peer.requests
+                    .front()
+                    .is_some_and(|head| waited(head) > 2.0 * answer_s + 0.050)
+            });
             for (place, request) in peer.requests.iter().enumerate() {
                 if !pieces.contains(&request.block.piece) {
                     continue;
@@ -368,7 +379,7 @@ impl Picker {
                     RequestState::GivenUp(_) => continue,
                 };
                 let tolerance = ((request.due - request.sent) / 2).as_secs_f64().max(0.050);
-                let late = (round.now - request.due).as_secs_f64() > tolerance;
+                let late = silent.unwrap_or((round.now - request.due).as_secs_f64() > tolerance);
                 asked.push(Asked {
                     block: request.block,
                     delivery_s,

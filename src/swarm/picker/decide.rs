@@ -8,7 +8,10 @@ use super::choose::{Choice, Late, Round};
 use super::demands::Band;
 use super::partial::Partial;
 use super::peer::{Request, RequestState};
-use super::settings::{FEW_PEERS, FORGET, PROBE_BLOCKS, PROBE_BLOCKS_OF_FEW, STALL, STALL_FACTOR, TICK, TICK_WAITING};
+use super::settings::{
+    FEW_PEERS, FORGET, PROBE_BLOCKS, PROBE_BLOCKS_OF_FEW, PROBE_BLOCKS_OF_WAITING, PROBE_QUARTERS, STALL, STALL_FACTOR,
+    TICK, TICK_WAITING,
+};
 use super::state::{Action, Picker};
 use crate::swarm::shape::{BLOCK, Block, Time};
 
@@ -64,7 +67,8 @@ impl Picker {
         }
         let missing = !self.have.is_full();
         for (_, peer) in self.peers.iter_mut() {
-            let interested = !peer.banned && if peer.is_seeder() { missing } else { peer.useful > 0 };
+            let all = peer.is_seeder() || !peer.announced;
+            let interested = !peer.banned && if all { missing } else { peer.useful > 0 };
             if interested != peer.interested {
                 peer.interested = interested;
                 self.pending.push(Action::Interested {
@@ -176,12 +180,7 @@ impl Picker {
         if self.index.is_empty() {
             return;
         }
-        let probe = if self.peers.len() <= FEW_PEERS {
-            PROBE_BLOCKS_OF_FEW
-        } else {
-            PROBE_BLOCKS
-        };
-        let mut round = Round::new(now, self.typical_rate(), probe, self.random.fork());
+        let mut round = Round::new(now, self.typical_rate(), self.probe(), self.random.fork());
         round.late = std::mem::take(&mut self.late);
         let mut heap: BinaryHeap<Reverse<(u64, u32)>> = BinaryHeap::with_capacity(slots.len());
         for slot in slots {
@@ -202,6 +201,18 @@ impl Picker {
                 self.mark(slot);
             }
         }
+    }
+
+    /// How many blocks a peer is asked for of which nothing is known.
+    fn probe(&self) -> usize {
+        let (least, peers) = (PROBE_BLOCKS, self.peers.len());
+        let least = if peers <= FEW_PEERS { PROBE_BLOCKS_OF_FEW } else { least };
+        let first = self.index.open.first().filter(|rank| rank.0 == Band::Waiting);
+        let share = first.map_or(0, |rank| {
+            let blocks = self.shape.block_count(rank.2) as usize * PROBE_QUARTERS;
+            blocks.div_ceil(4 * peers.max(1))
+        });
+        share.min(PROBE_BLOCKS_OF_WAITING).max(least)
     }
 
     /// Puts a peer with room on the heap, by the time at which it would deliver.

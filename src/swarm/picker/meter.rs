@@ -8,14 +8,17 @@ use crate::swarm::shape::{BLOCK, Time};
 /// The rate is that of the last so many seconds of work...
 const MEMORY_S: f64 = 0.5;
 /// ...but of no fewer blocks than this: a slow peer's rate is not the accident of one block.
-const MEMORY_BYTES: f64 = 8.0 * BLOCK as f64;
+const MEMORY_BYTES: f64 = 16.0 * BLOCK as f64;
 /// No peer is taken for faster than this (bytes a second): two blocks read at once seem to take no time at all.
 const MAX_RATE: f64 = 1024.0 * 1024.0 * 1024.0;
 /// The share of a new latency in the least latency when a request met an empty queue: a path that became longer is
 /// seen.
 const DRIFT: f64 = 0.125;
 /// The queue is longer by so many times the jitter.
-const JITTERS: f64 = 4.0;
+const JITTERS: f64 = 2.0;
+/// What the first block took is a guess, which counts until so much work was measured: a peer that sends in bursts, as
+/// one under a rate limit does, is not taken for as fast as one burst.
+const GUESS_S: f64 = 0.030;
 
 /// What is known of one peer's speed. Times are in seconds.
 ///
@@ -31,6 +34,8 @@ pub(super) struct Meter {
     jitter_s: f64,
     window: usize,
     samples: u32,
+    /// Bytes and work of the first block, as long as they count.
+    guess: Option<(f64, f64)>,
     last_arrival: Option<Time>,
 }
 
@@ -46,16 +51,22 @@ impl Meter {
         let possible = sent + Duration::from_secs_f64(self.round_trip_s());
         let begun = self.last_arrival.map_or(possible, |last| last.max(possible));
         let work = if self.samples == 0 {
-            // Half of the first answer's time is taken to be the way there and back.
-            latency / 2.0
+            // How much of it is the way there and back is not known yet.
+            latency
         } else {
             (now - begun).as_secs_f64()
         };
-        if self.samples == 1 {
-            // The first block's work was a guess; two in a row tell the rate.
-            self.bytes = 0.0;
-            self.work_s = 0.0;
-        } else if self.samples > 1 {
+        if self.samples == 0 {
+            self.guess = Some((f64::from(size), work));
+        } else if let Some((bytes, guess_s)) = self.guess
+            && self.work_s - guess_s + work >= GUESS_S
+        {
+            self.guess = None;
+            // What was measured beside it was measured while the queue grew: it counts, but not for long.
+            self.bytes = (self.bytes - bytes) / 4.0;
+            self.work_s = (self.work_s - guess_s) / 4.0;
+        }
+        if self.samples > 1 {
             let off = (work - f64::from(size) / self.rate().unwrap_or(MAX_RATE)).abs();
             self.jitter_s += (off - self.jitter_s) / 8.0;
         }
@@ -63,7 +74,7 @@ impl Meter {
         self.last_arrival = Some(now);
         self.bytes += f64::from(size);
         self.work_s += work;
-        if self.work_s > MEMORY_S && self.bytes > MEMORY_BYTES {
+        if self.guess.is_none() && self.work_s > MEMORY_S && self.bytes > MEMORY_BYTES {
             let keep = (MEMORY_S / self.work_s).max(MEMORY_BYTES / self.bytes);
             self.bytes *= keep;
             self.work_s *= keep;
@@ -80,11 +91,21 @@ impl Meter {
 
     /// The time from a request to the first byte of its answer.
     pub(super) fn round_trip_s(&self) -> f64 {
-        match (self.least_s, self.rate()) {
-            (Some(least), Some(rate)) => (least - f64::from(BLOCK) / rate).max(0.0),
+        // A guess that has all of the first answer's time for work would leave none for the way.
+        let (bytes, guess_s) = self.guess.filter(|_| self.samples > 1).unwrap_or_default();
+        let rate = self
+            .rate()
+            .map(|_| (self.bytes - bytes) / (self.work_s - guess_s).max(1e-9));
+        match (self.least_s, rate) {
+            (Some(least), Some(rate)) => (least - f64::from(BLOCK) / rate.clamp(1.0, MAX_RATE)).max(0.0),
             (Some(least), None) => least,
             _ => 0.0,
         }
+    }
+
+    /// The least time in which it answered a request, in seconds.
+    pub(super) fn answer_s(&self) -> Option<f64> {
+        self.least_s
     }
 
     pub(super) fn jitter_s(&self) -> f64 {
@@ -95,13 +116,14 @@ impl Meter {
         self.last_arrival
     }
 
-    /// Blocks that fill the peer's round trip and `queue_delay`.
+    /// Blocks that fill the time of one answer and `queue_delay`: the answer's own block as well, or a peer whose queue
+    /// runs dry seems to be as slow as its queue is short, and stays so.
     fn target(&self, queue_delay: Duration) -> usize {
         let rate = self.rate().unwrap_or(0.0);
         let delay_s = queue_delay.as_secs_f64();
         // A peer whose blocks come unevenly needs more in its queue not to run dry.
-        let delay_s = (delay_s + JITTERS * self.jitter_s).min(4.0 * delay_s);
-        let bytes = rate * (self.round_trip_s() + delay_s);
+        let delay_s = (delay_s + JITTERS * self.jitter_s).min(2.0 * delay_s);
+        let bytes = rate * (self.least_s.unwrap_or(0.0) + delay_s);
         ((bytes / f64::from(BLOCK)).ceil() as usize).max(LEAST_BLOCKS)
     }
 
@@ -140,10 +162,10 @@ mod tests {
     fn the_window_settles_at_rate_times_round_trip_and_delay() {
         for (rate, round_trip_ms, expected) in [
             (256.0 * 1024.0, 0, 2..=2),
-            (256.0 * 1024.0, 100, 3..=3),
+            (256.0 * 1024.0, 100, 4..=4),
             (20_000.0, 0, 2..=2),
-            (10_485_760.0, 0, 32..=33),
-            (10_485_760.0, 100, 95..=98),
+            (10_485_760.0, 0, 33..=34),
+            (10_485_760.0, 100, 96..=99),
         ] {
             let (measured, trip, window) = settle(rate, Duration::from_millis(round_trip_ms), 400);
             assert!((measured / rate - 1.0).abs() < 0.05, "{measured} is not {rate}");

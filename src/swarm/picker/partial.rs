@@ -108,6 +108,21 @@ impl Partial {
         }
     }
 
+    /// Drops what came from these peers; gives how many blocks that were.
+    pub(super) fn doubt(&mut self, doubted: &[PeerKey]) -> u32 {
+        let mut dropped = 0;
+        for state in &mut self.blocks {
+            if matches!(state, BlockState::Here(peer) if doubted.contains(peer)) {
+                *state = BlockState::Asked(0);
+                dropped += 1;
+            }
+        }
+        self.here -= dropped;
+        self.free += dropped;
+        self.hint = 0;
+        dropped
+    }
+
     /// Who sent each block that is here.
     pub(super) fn senders(&self) -> impl Iterator<Item = Option<PeerKey>> + '_ {
         self.blocks.iter().map(|state| match state {

@@ -51,6 +51,8 @@ pub(super) struct Peer {
     pub(super) useful: u32,
     pub(super) choking: bool,
     allowed_fast: Vec<u32>,
+    /// It said what it has; until then it is taken to be interesting.
+    pub(super) announced: bool,
     pub(super) interested: bool,
     pub(super) snubbed: bool,
     /// Sent a bad piece: nothing is asked of it any more.
@@ -78,6 +80,7 @@ impl Peer {
             useful: 0,
             choking: true,
             allowed_fast: Vec::new(),
+            announced: false,
             interested: false,
             snubbed: false,
             banned: false,
@@ -231,6 +234,17 @@ impl Peer {
     /// When a block that is asked for now would arrive, in seconds from `now`.
     pub(super) fn delivery_s(&self, now: Time, rate: f64) -> f64 {
         self.free_s(now, rate) + f64::from(BLOCK) / rate
+    }
+
+    /// Its first block came: when the rest of its queue is due is no guess any more.
+    pub(super) fn promise_anew(&mut self, now: Time) {
+        let Some(rate) = self.meter.rate() else { return };
+        let dues: Vec<f64> = (1..=self.requests.len())
+            .map(|blocks| self.drain_s(now, rate, blocks))
+            .collect();
+        for (request, due_s) in self.requests.iter_mut().zip(dues) {
+            request.due = request.due.max(now + Duration::from_secs_f64(due_s));
+        }
     }
 
     /// Whether it has stopped answering, or nothing that it was asked for is expected any more.

@@ -18,6 +18,13 @@ pub(super) const PROBE_BLOCKS_OF_FEW: usize = 4;
 /// See [`PROBE_BLOCKS_OF_FEW`].
 pub(super) const FEW_PEERS: usize = 4;
 
+/// The same, at most, while a reader waits: each peer is asked for its share of the piece at once, for a seeder under a
+/// rate limit may answer once in half a second. A part of the piece is left for those who answer first.
+pub(super) const PROBE_BLOCKS_OF_WAITING: usize = 16;
+
+/// The part of the piece that is shared out, in quarters.
+pub(super) const PROBE_QUARTERS: usize = 3;
+
 /// The least number of blocks a peer is kept busy with: one being sent, one behind it.
 pub(super) const LEAST_BLOCKS: usize = 2;
 

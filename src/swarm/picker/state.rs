@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::blame::{Fetch, Suspects};
+use super::blame::Suspects;
 use super::choose::Late;
 use super::demands::{Band, DemandKey, Demands, Want};
 use super::index::{Index, Place};
@@ -300,12 +300,8 @@ impl Picker {
         self.refresh(piece);
     }
 
-    /// From whom `piece` may be fetched.
-    pub(super) fn fetch(&self, piece: u32) -> Fetch {
-        if self.suspects.is_empty() {
-            Fetch::Anyone
-        } else {
-            self.suspects.fetch(piece)
-        }
+    /// Whether `piece`, if it failed before, may be fetched from this peer.
+    pub(super) fn admits(&self, piece: u32, peer: &Peer) -> bool {
+        self.suspects.is_empty() || self.suspects.admit(piece, peer.key, peer.good > 0)
     }
 }

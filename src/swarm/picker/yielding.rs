@@ -200,17 +200,25 @@ impl Picker {
             if suspect.fetch == Fetch::Trusted && able().any(|peer| peer.good > 0) {
                 continue;
             }
+            let size = f64::from(self.shape.piece_size(piece));
+            let here = f64::from(self.partials.get(&piece).map_or(0, Partial::here)) * f64::from(BLOCK);
             // Who proved good is worth waiting for, and who was late before is not, but neither for ever.
             let merit = |peer: &Peer| {
                 let trust = if peer.good > 0 { TRUST } else { 1.0 };
                 rate(peer) * trust / TRUST.powi(suspect.times_late(peer.key))
             };
             let best = able().max_by(|one, other| merit(one).total_cmp(&merit(other)));
+            if suspect.fetch == Fetch::Others {
+                // Unless those who are left are so slow that one of the doubted would be through before.
+                let others = able().filter(|peer| !suspect.is_doubted(peer.key));
+                let left_s = (size - here) / others.map(rate).sum::<f64>().max(1e-3);
+                if best.is_none_or(|best| left_s < size / rate(best) + GAIN_S) {
+                    continue;
+                }
+            }
             if let Fetch::Alone(Some(key)) = suspect.fetch {
                 match able().find(|peer| peer.key == key) {
                     Some(appointed) => {
-                        let size = f64::from(self.shape.piece_size(piece));
-                        let here = f64::from(self.partials.get(&piece).map_or(0, Partial::here)) * f64::from(BLOCK);
                         let left_s = (size - here) / rate(appointed);
                         if best
                             .is_none_or(|best| merit(best) <= merit(appointed) || left_s < size / rate(best) + GAIN_S)

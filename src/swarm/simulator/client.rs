@@ -110,7 +110,16 @@ impl World {
             .collect();
         let bad = blocks.contains(&Some(true));
         let liars = if bad {
-            self.picker.failed(self.now, piece, &digests)
+            let liars = self.picker.failed(self.now, piece, &digests);
+            let kept = (0..).zip(&blocks).map(|(index, block)| {
+                let kept = self.picker.holds(Block { piece, index });
+                block.filter(|_| kept)
+            });
+            let kept: Vec<Option<bool>> = kept.collect();
+            if kept.iter().any(Option::is_some) {
+                self.assembly.insert(piece, kept);
+            }
+            liars
         } else {
             self.verified_bytes += u64::from(self.shape.piece_size(piece));
             self.picker.verified(self.now, piece, &digests)

@@ -17,6 +17,8 @@ pub(super) struct Profile {
     pub(super) jitter: Duration,
     /// Each block takes up to this share of its time longer or less long to send.
     pub(super) uneven: f64,
+    /// It sends only so often, and then what its rate allows for this time: what libtorrent does under a rate limit.
+    pub(super) ticks: Option<Duration>,
     /// Bytes that are in the kernel's hands once a request was read: a CANCEL does not reach them.
     pub(super) send_buffer: u32,
     pub(super) fast: bool,
@@ -45,6 +47,7 @@ impl Profile {
             latency: Duration::from_micros(100),
             jitter: Duration::ZERO,
             uneven: 0.0,
+            ticks: None,
             send_buffer: 256 * 1024,
             fast: true,
             reqq: 250,
@@ -82,6 +85,8 @@ pub(super) struct Seeder {
     pub(super) buffered: u32,
     /// When its line is through with what is in the buffer.
     pub(super) line_free: Time,
+    /// Its ticks count from here.
+    connected: Time,
     /// When its last block arrives.
     pub(super) last_arrival: Time,
 }
@@ -96,6 +101,7 @@ impl Seeder {
             queue: VecDeque::new(),
             buffered: 0,
             line_free: Time::ZERO,
+            connected: Time::ZERO,
             last_arrival: Time::ZERO,
         }
     }
@@ -111,6 +117,7 @@ impl Seeder {
         self.queue.clear();
         self.buffered = 0;
         self.line_free = now;
+        self.connected = now;
         self.last_arrival = now;
     }
 
@@ -130,10 +137,11 @@ impl Seeder {
         if self.buffered > 0 && self.buffered + bytes > self.profile.send_buffer {
             return None;
         }
-        let block = self.queue.remove(next)?;
+        let next = self.queue.remove(next)?;
         let uneven = 1.0 + self.profile.uneven * (2.0 * random.f64() - 1.0);
-        let mut leaves =
-            self.line_free.max(now) + Duration::from_secs_f64(uneven * f64::from(bytes) / self.profile.rate);
+        let block = Duration::from_secs_f64(uneven * f64::from(bytes) / self.profile.rate);
+        let begins = self.line_free.max(self.last_tick(now));
+        let mut leaves = begins + block;
         for stall in &self.profile.stalls {
             if stall.contains(&leaves) {
                 leaves = stall.end;
@@ -141,6 +149,24 @@ impl Seeder {
         }
         self.buffered += bytes;
         self.line_free = leaves;
-        Some((block, leaves))
+        Some((next, self.next_tick(leaves)))
+    }
+
+    /// The last moment at which it could send.
+    fn last_tick(&self, now: Time) -> Time {
+        self.profile.ticks.map_or(now, |tick| {
+            let tick = tick.as_micros() as u64;
+            let since = (now - self.connected).as_micros() as u64;
+            self.connected + Duration::from_micros(since / tick * tick)
+        })
+    }
+
+    /// When what its line is through with at `leaves` is sent.
+    fn next_tick(&self, leaves: Time) -> Time {
+        let last = self.last_tick(leaves);
+        match self.profile.ticks {
+            Some(tick) if last < leaves => last + tick,
+            _ => leaves,
+        }
     }
 }

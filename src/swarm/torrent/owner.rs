@@ -414,13 +414,21 @@ impl Owner {
             piece,
             finished,
             digests,
+            blocks,
         } = verdict;
-        let (now, size) = (self.now(), u64::from(self.options.shape.piece_size(piece)));
+        let now = self.now();
         let blamed = match &finished {
             Finished::Stored | Finished::Held { .. } => self.picker.verified(now, piece, &digests),
             Finished::Bad => {
-                self.status.wasted.fetch_add(size, Ordering::Relaxed);
-                self.picker.failed(now, piece, &digests)
+                let before = self.picker.counters().failed;
+                let blamed = self.picker.failed(now, piece, &digests);
+                let dropped = self.picker.counters().failed - before;
+                self.status.wasted.fetch_add(dropped, Ordering::Relaxed);
+                if let Some(blocks) = blocks.filter(|_| self.picker.is_unfinished(piece)) {
+                    self.assembly.keep(piece, blocks, |block| self.picker.holds(block));
+                    self.expected.insert(piece);
+                }
+                blamed
             }
             Finished::Failed => {
                 self.picker.verified(now, piece, &digests);
