@@ -274,19 +274,15 @@ impl Picker {
         }
     }
 
-    /// The rate that a peer of unknown rate is taken to have: the mean of the others.
+    /// The rate that a peer of unknown rate is taken to have: that of the middle one of the others. (A mean would be that
+    /// of one peer whose first blocks came all at once.)
     pub(super) fn typical_rate(&self) -> f64 {
-        let (mut sum, mut count) = (0.0, 0.0);
-        for (_, peer) in self.peers.iter() {
-            if let Some(rate) = peer.meter.rate() {
-                sum += rate;
-                count += 1.0;
-            }
+        let rates = self.peers.iter().filter_map(|(_, peer)| peer.meter.rate());
+        let mut rates: Vec<f64> = rates.collect();
+        if rates.is_empty() {
+            return f64::from(self.settings.assumed_rate.max(1));
         }
-        if count > 0.0 {
-            sum / count
-        } else {
-            f64::from(self.settings.assumed_rate.max(1))
-        }
+        let middle = (rates.len() - 1) / 2;
+        *rates.select_nth_unstable_by(middle, f64::total_cmp).1
     }
 }

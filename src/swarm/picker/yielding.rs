@@ -23,8 +23,8 @@ const TRUST: f64 = 4.0;
 const GAIN_S: f64 = 1.0;
 /// A peer that has sent nothing for so long (in seconds) since it should have...
 const SILENT_S: f64 = 0.7;
-/// ...counts as this many times slower where one peer is to fetch a piece alone.
-const SILENCE: f64 = 1000.0;
+/// ...is not expected to send more than this, in bytes a second, where one peer is to fetch a piece alone.
+const SILENT_RATE: f64 = 1.0;
 /// How much longer than predicted a block is waited for after CANCEL was sent to a peer that does not reject.
 const CANCEL_MARGIN: Duration = Duration::from_millis(100);
 
@@ -182,7 +182,7 @@ impl Picker {
         let rate = |peer: &Peer| {
             let rate = peer.meter.rate().unwrap_or(typical);
             let silent = peer.overdue_s(now, rate) > SILENT_S;
-            if silent { rate / SILENCE } else { rate }
+            if silent { SILENT_RATE.min(rate) } else { rate }
         };
         let mut changed = Vec::new();
         for suspect in self.suspects.iter_mut() {
