@@ -13,6 +13,9 @@ use crate::swarm::shape::{BLOCK, Block, Time};
 const SLOW_BLOCK_S: f64 = 0.100;
 /// How many waited-for pieces whose blocks are all asked for are looked at for blocks to ask for again.
 const MAX_TAILS: usize = 8;
+/// A block that was asked of an unknown peer is misplaced there if it comes this many seconds later than in one and a
+/// half times what another peer takes for it.
+const MISPLACED_S: f64 = 0.050;
 /// A block may come later than the best possible moment by this share of the time...
 const FINISH_TOLERANCE: f64 = 0.02;
 /// ...and this many seconds: rates are not known better.
@@ -64,6 +67,8 @@ struct Asked {
     /// When the best of those asked would deliver it, in seconds from now.
     delivery_s: f64,
     late: bool,
+    /// Asked of a peer before anything was known of it.
+    blind: bool,
 }
 
 /// A block that a reader waits for and that should have been here some time ago.
@@ -341,7 +346,9 @@ impl Picker {
             };
             let copies = partial.copies(asked.block.index);
             let budget = (partial.block_count() / DUPLICATE_SHARE).max(2);
-            let affordable = if asked.late {
+            // A peer that turns out to be slow was asked for far too much.
+            let misplaced = asked.blind && asked.delivery_s > 1.5 * delivery_s + MISPLACED_S;
+            let affordable = if asked.late || misplaced {
                 copies < MAX_COPIES
             } else {
                 copies < 2 && partial.duplicates < budget
@@ -384,6 +391,7 @@ impl Picker {
                     block: request.block,
                     delivery_s,
                     late,
+                    blind: request.blind,
                 });
             }
         }

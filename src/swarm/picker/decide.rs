@@ -255,6 +255,7 @@ impl Picker {
             sent: round.now,
             due,
             alone,
+            blind: peer.meter.window().is_none(),
             state: RequestState::Live,
         });
         self.pending.push(Action::Request { peer: peer.key, block });

@@ -122,7 +122,7 @@ impl Meter {
         let rate = self.rate().unwrap_or(0.0);
         let delay_s = queue_delay.as_secs_f64();
         // A peer whose blocks come unevenly needs more in its queue not to run dry.
-        let delay_s = (delay_s + JITTERS * self.jitter_s).min(2.0 * delay_s);
+        let delay_s = (delay_s + JITTERS * self.jitter_s).min(8.0 * delay_s);
         let bytes = rate * (self.least_s.unwrap_or(0.0) + delay_s);
         ((bytes / f64::from(BLOCK)).ceil() as usize).max(LEAST_BLOCKS)
     }

@@ -16,6 +16,8 @@ pub(super) struct Request {
     pub(super) due: Time,
     /// Whether nothing else was asked of the peer when it was sent.
     pub(super) alone: bool,
+    /// Whether nothing was known of the peer then: it may be far too slow for it.
+    pub(super) blind: bool,
     pub(super) state: RequestState,
 }
 
