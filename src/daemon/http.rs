@@ -64,7 +64,6 @@ impl Http {
             }
         };
         let address = server.address();
-        tracing::info!(%address, token = token.is_some(), "serving HTTP");
         let root = format!(
             "http://{}/",
             SocketAddr::new(http::reachable(address.ip()), address.port())
@@ -124,6 +123,7 @@ impl Http {
             source,
             streams: streams.clone(),
         });
+        tracing::info!(address = %self.place.address, token = self.token.is_some(), "serving HTTP");
         Serving {
             http: tokio::spawn(self.server.serve(web, self.token, stopping)),
             streams: streams.ok(),

@@ -120,15 +120,21 @@ impl Policy {
         (fed, actions)
     }
 
-    /// Nobody waits for a run, and another one has made what it would make next: whoever asks goes there.
+    /// Nobody waits for a run, and another one has made what it would make next: whoever asks goes there. Where there are
+    /// subtitles it goes on until those of the other are as good as its own.
     fn is_covered(&self, id: RunId) -> bool {
         let Some(run) = self.runs.get(&id) else { return false };
+        let lead = if run.film.tracks.iter().any(|track| track.text) {
+            FAR
+        } else {
+            0
+        };
         let covers = |(other_id, other): (&RunId, &Run)| {
             let mut tracks = run.tracks.iter().zip(&other.tracks).zip(&run.film.tracks);
             *other_id != id
                 && other.film.key == run.film.key
                 && tracks.all(|((mine, theirs), shape)| {
-                    shape.text || (other.place.first <= mine.next && mine.next <= theirs.next)
+                    shape.text || (other.place.first + lead <= mine.next && mine.next <= theirs.next)
                 })
         };
         !self.waited_for(id) && self.runs.iter().any(covers)
