@@ -22,11 +22,14 @@ const SEEK: u32 = 90;
 const HLS_MUXER: &str = r#"cd "$3" && exec ffmpeg -nostdin -v error -ss "$2" -i "$1" -map 0:v -map 0:a -c copy -f hls \
     -hls_time 4 -hls_segment_type fmp4 -hls_flags temp_file -hls_list_size 0 list.m3u8"#;
 
+/// The times to the first segment and to one after a seek; none for what took too long.
+type Times = [Option<Duration>; 2];
+
 pub(crate) fn compare() {
     let mut rows = Vec::new();
     for index_last in [true, false] {
         let film = watched(index_last);
-        let bars: [(&str, fn(&Torrent) -> [Option<Duration>; 2]); 3] = [
+        let bars: [(&str, fn(&Torrent) -> Times); 3] = [
             ("magnetfs, HLS", ours),
             ("ffmpeg's HLS muxer on our mount", muxer_on_mount),
             ("ffmpeg's HLS muxer on rqbit's stream", muxer_on_rqbit),
@@ -50,12 +53,10 @@ pub(crate) fn compare() {
 }
 
 /// From the request of the master playlist to the last byte of the first segment, and from a seek to its segment's.
-fn ours(film: &Torrent) -> [Option<Duration>; 2] {
+fn ours(film: &Torrent) -> Times {
     let work = Work::new();
     let swarm = Swarm::new(&work, film);
-    let options = DaemonOptions::new(&work)
-        .option("--trackers", "on")
-        .option("--http", "127.0.0.1:0");
+    let options = DaemonOptions::new(&work).option("--trackers", "on");
     let daemon = options.argument(&swarm.torrent).start();
     let web = Web::of(&daemon).patient(PATIENCE);
     // The tracker's URL is outside the info dictionary: the info hash is the plain torrent's.
@@ -86,7 +87,7 @@ fn segments(list: &str) -> (Vec<&str>, Vec<f64>) {
     (uris.collect(), lengths.collect())
 }
 
-fn muxer_on_mount(film: &Torrent) -> [Option<Duration>; 2] {
+fn muxer_on_mount(film: &Torrent) -> Times {
     let work = Work::new();
     let swarm = Swarm::new(&work, film);
     let options = DaemonOptions::new(&work).option("--trackers", "on");
@@ -97,7 +98,7 @@ fn muxer_on_mount(film: &Torrent) -> [Option<Duration>; 2] {
     times
 }
 
-fn muxer_on_rqbit(film: &Torrent) -> [Option<Duration>; 2] {
+fn muxer_on_rqbit(film: &Torrent) -> Times {
     let work = Work::new();
     let swarm = Swarm::new(&work, film);
     let api = crate::support::swarm::free_address();
@@ -119,7 +120,7 @@ fn muxer_on_rqbit(film: &Torrent) -> [Option<Duration>; 2] {
         std::net::TcpStream::connect(api).ok()
     });
     let torrent = std::fs::read(&swarm.torrent).expect("a .torrent file");
-    web.post("torrents?overwrite=true", &torrent).ok();
+    web.request("POST", "torrents?overwrite=true", &[], &torrent).ok();
     let stream = format!("http://{api}/torrents/0/stream/0");
     [0, SEEK].map(|start| muxed(&work, Path::new(&stream), start))
 }

@@ -19,7 +19,7 @@ pub(crate) fn compare() {
     let film = watched(false);
     let seeder = Libtorrent::seed(&[&film]);
     let work = Work::new();
-    let options = DaemonOptions::new(&work).option("--http", "127.0.0.1:0");
+    let options = DaemonOptions::new(&work);
     let daemon = options.torrent(&film).peer(seeder.address).start();
     let web = Web::of(&daemon);
     let base = format!("hls/{}/{}/", film.info_hash, film.name);

@@ -19,7 +19,7 @@ fn viewers_of_one_place_share_a_run() {
         let torrent = watched(true);
         let seeder = Libtorrent::seed(&[&torrent]);
         let work = Work::new();
-        let options = DaemonOptions::new(&work).option("--http", "127.0.0.1:0");
+        let options = DaemonOptions::new(&work);
         let daemon = options.torrent(&torrent).peer(seeder.address).start();
         let web = Web::of(&daemon);
         let show = Show::open(web, &torrent);
@@ -75,9 +75,7 @@ fn viewers_who_are_everywhere_meet_a_limit() {
         let torrents = trials.map(Trial::torrent);
         let seeder = Libtorrent::seed(&torrents.iter().collect::<Vec<_>>());
         let work = Work::new();
-        let mut options = DaemonOptions::new(&work)
-            .option("--http", "127.0.0.1:0")
-            .peer(seeder.address);
+        let mut options = DaemonOptions::new(&work).peer(seeder.address);
         for torrent in &torrents {
             options = options.torrent(torrent);
         }

@@ -51,7 +51,7 @@ fn processes() -> Vec<(u32, String)> {
 }
 
 fn daemon(work: &Work, seeder: &Libtorrent, torrent: &crate::support::torrents::Torrent) -> Daemon {
-    let options = DaemonOptions::new(work).option("--http", "127.0.0.1:0");
+    let options = DaemonOptions::new(work);
     options.torrent(torrent).peer(seeder.address).start()
 }
 

@@ -60,7 +60,7 @@ trials! {
 
 /// A daemon with one film, of which nothing is here yet.
 fn daemon(work: &Work, seeder: &Libtorrent, trial: Trial) -> Daemon {
-    let options = DaemonOptions::new(work).option("--http", "127.0.0.1:0");
+    let options = DaemonOptions::new(work);
     options.torrent(&trial.torrent()).peer(seeder.address).start()
 }
 

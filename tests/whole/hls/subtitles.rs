@@ -15,7 +15,7 @@ fn cues_are_in_every_segment_that_they_touch() {
         let torrent = Trial::ManyTracks.torrent();
         let seeder = Libtorrent::seed(&[&torrent]);
         let work = Work::new();
-        let daemon = DaemonOptions::new(&work).option("--http", "127.0.0.1:0");
+        let daemon = DaemonOptions::new(&work);
         let daemon = daemon.torrent(&torrent).peer(seeder.address).start();
         let show = Show::open(Web::of(&daemon), &torrent);
         let renditions: Vec<&Rendition> = show.of(Kind::Subtitles).collect();

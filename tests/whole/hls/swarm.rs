@@ -23,7 +23,7 @@ fn seed(torrent: &Torrent) -> Libtorrent {
 }
 
 fn daemon(work: &Work, torrent: &Torrent, seeder: &Libtorrent) -> Daemon {
-    let options = DaemonOptions::new(work).option("--http", "127.0.0.1:0");
+    let options = DaemonOptions::new(work);
     options.torrent(torrent).peer(seeder.address).start()
 }
 

@@ -43,12 +43,10 @@ pub(crate) struct Web {
 }
 
 impl Web {
-    /// Of a daemon that was started with `--http 127.0.0.1:0`.
+    /// Of a daemon.
     #[track_caller]
     pub(crate) fn of(daemon: &Daemon) -> Self {
-        let status = daemon.json(&["status"]);
-        let address = status["http"].as_str().expect("the address of the HTTP side");
-        Self::at(address.parse().expect("an address and a port"))
+        Self::at(daemon.http())
     }
 
     /// Of whatever serves HTTP there.
@@ -68,12 +66,6 @@ impl Web {
     #[track_caller]
     pub(crate) fn get(self, path: &str) -> Answer {
         self.request("GET", path, &[], b"")
-    }
-
-    /// POST.
-    #[track_caller]
-    pub(crate) fn post(self, path: &str, body: &[u8]) -> Answer {
-        self.request("POST", path, &[], body)
     }
 
     /// Any request.
