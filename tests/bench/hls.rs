@@ -29,8 +29,8 @@ pub(crate) fn compare() {
     let mut rows = Vec::new();
     for index_last in [true, false] {
         let film = watched(index_last);
-        let bars: [(&str, fn(&Torrent) -> Times); 3] = [
-            ("magnetfs, HLS", ours),
+        let bars = [
+            ("magnetfs, HLS", ours as fn(&Torrent) -> Times),
             ("ffmpeg's HLS muxer on our mount", muxer_on_mount),
             ("ffmpeg's HLS muxer on rqbit's stream", muxer_on_rqbit),
         ];
