@@ -311,7 +311,7 @@ fn a_confined_program_reads_its_input_and_no_other_file() {
     });
 }
 
-/// "An HLS playlist and an ffconcat script named .mkv copy nothing of another file."
+/// "A playlist or an MP4 that names other files copies nothing of them."
 #[test]
 fn a_playlist_in_disguise_copies_nothing_of_another_file() {
     within_limit(async {

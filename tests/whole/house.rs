@@ -124,6 +124,7 @@ fn the_library_knows_nothing_of_the_command_line() {
     }
 }
 
+/// "FFmpeg knows nothing of the other rooms, and what shuts it in stands in `ffmpeg/confinement`."
 #[test]
 fn ffmpeg_knows_nothing_of_the_other_rooms() {
     let arrows = arrows();

@@ -20,6 +20,8 @@ const LIMIT: Duration = Duration::from_secs(240);
 /// What stands in every address of the page, so that one which is not relative leads nowhere.
 const TOKEN: &str = "0123456789abcdef";
 
+/// "A viewer sees a film to its end in Chromium, with seeks, another sound and subtitles, and without an error."
+///
 /// "hls.js in headless Chromium on our page: start, far seek, back, audio switch, subtitles, to the end, with no fatal
 /// error, no hole, no dropped state."
 #[test]

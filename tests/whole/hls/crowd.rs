@@ -12,7 +12,7 @@ use crate::support::trials::{Trial, watched};
 use crate::support::web::Web;
 use crate::support::{DaemonOptions, Work, eventually, limited, report};
 
-/// "50 viewers within the same 30 s of one film cost one FFmpeg, 50 spread ones at most N runs and then 503."
+/// "50 viewers of one place of a film share one FFmpeg; too many places at once are refused with the time to come again."
 #[test]
 fn viewers_of_one_place_share_a_run() {
     limited(Duration::from_secs(120), || {

@@ -1,5 +1,6 @@
-//! "A segment is served whole or not at all; the same segment has the same bytes whatever was asked before it", and the
-//! segments are the film: every packet of it, at its time.
+//! "A segment is served whole or not at all, and has the same bytes whatever was asked before it."
+//!
+//! "The segments of a film are the film: every packet of it, at its time, with its bytes, once."
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -137,7 +137,7 @@ impl Trial {
     }
 }
 
-/// Two minutes at 5 Mbit/s: a film as it is watched over a line of 8.
+/// Eight minutes at 5 Mbit/s: a film as it is watched over a line of 8.
 pub(crate) fn watched(index_last: bool) -> Torrent {
     static MAKING: Mutex<()> = Mutex::new(());
     let _alone = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -165,7 +165,7 @@ pub(crate) fn watched(index_last: bool) -> Torrent {
     made_once(&cache().join(name), |path| {
         ffmpeg(|command| {
             command
-                .args(["-stream_loop", "5", "-i"])
+                .args(["-stream_loop", "23", "-i"])
                 .arg(&scene)
                 .args(["-c", "copy"])
                 .arg(path);
