@@ -11,6 +11,7 @@ mod start;
 #[path = "../whole/support/mod.rs"]
 #[expect(dead_code, reason = "the tests share more than the bench needs")]
 mod support;
+mod viewers;
 
 use std::time::Duration;
 
@@ -20,13 +21,14 @@ fn main() {
         .skip(1)
         .filter(|argument| !argument.starts_with("--"))
         .collect();
-    let parts: [(&str, fn()); 6] = [
+    let parts: [(&str, fn()); 7] = [
         ("files", files::compare),
         ("live", live::compare),
         ("start", start::compare),
         ("seeks", seeks::compare),
         ("hls", hls::compare),
         ("serving", serving::compare),
+        ("viewers", viewers::compare),
     ];
     for (name, part) in parts {
         if wanted.is_empty() || wanted.iter().any(|other| other == name) {
