@@ -27,6 +27,9 @@ const LAYOUT: u32 = 1;
 /// Ends differ from what the header of an MP4 says by less than this.
 const END_TOLERANCE_S: f64 = 2.0;
 
+/// The packet that ends a fragment is a keyframe, and the kernel reads so far ahead.
+const NEXT_PACKET: u64 = 128 << 10;
+
 /// A film whose index is known. Holding it keeps no FFmpeg and no file open.
 pub struct Film<S: Source> {
     pub(super) house: Arc<House<S>>,
@@ -170,6 +173,13 @@ impl Facts {
             start: self.timeline.start_job(place.first - place.earlier),
             outputs: self.plan.outputs(),
         }
+    }
+
+    /// The bytes of the file that a run reads for its first segment, and the packet behind it, which ends it for FFmpeg.
+    pub(super) fn first_bytes(&self, place: Place) -> Range<u64> {
+        let bytes = self.timeline.run_bytes(place.first - place.earlier, place.first);
+        let end = bytes.end.saturating_add(NEXT_PACKET).min(self.size);
+        bytes.start.min(end)..end
     }
 
     /// The segments around one, as far as [`FAR`], whose bytes are all here.

@@ -11,6 +11,7 @@ mod audio;
 mod cache;
 mod cutter;
 mod error;
+mod fetch;
 mod film;
 mod fragments;
 mod house;

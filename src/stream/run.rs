@@ -12,6 +12,7 @@ use tokio::time::{interval, sleep, timeout};
 
 use super::cutter::{Cut, Cutter};
 use super::error::StreamError;
+use super::fetch;
 use super::film::Facts;
 use super::house::{Command, House};
 use super::plan::RenditionId;
@@ -62,6 +63,14 @@ pub(super) async fn run<S: Source>(
         _ = command.wait_for(stopped) => return,
     }
     let Some(place) = house.launch(id) else { return };
+    // Dropping it, with the run, withdraws the demand.
+    let mut fetching = JoinSet::new();
+    fetching.spawn(fetch::first_segment(
+        house.clone(),
+        facts.clone(),
+        place,
+        command.clone(),
+    ));
     let started = tokio::select! {
         started = start(&house, &facts, place) => started,
         _ = command.wait_for(stopped) => return,

@@ -13,6 +13,7 @@ use tokio::time::{interval, timeout};
 
 use super::cache::Segments;
 use super::error::StreamError;
+use super::fetch;
 use super::film::{Facts, Film};
 use super::house::House;
 use super::options::StreamOptions;
@@ -21,7 +22,7 @@ use super::shelf::Bounds;
 use super::source::{FileName, Source};
 use super::state::{FilmReport, Situation};
 use crate::ffmpeg::Launcher;
-use crate::media::{self, MediaError, ReadAt};
+use crate::media::{self, Index, MediaError, ReadAt};
 
 /// Films that are known at a time; the index of a long one takes a few hundred KiB. Another one's is on disk.
 const FILMS: u64 = 64;
@@ -148,7 +149,7 @@ impl<S: Source> Streams<S> {
         let size = content.size();
         let index = match self.probes.get(file, size).await {
             Some(index) => index,
-            None => match media::index(&content).await {
+            None => match index(&content).await {
                 Ok(index) => {
                     self.probes.put(file, size, &index).await;
                     index
@@ -200,6 +201,15 @@ impl<S: Source> Slot<S> {
         }
         waiting.0 += 1;
         Waits(self.clone())
+    }
+}
+
+/// The index of a file, wherever in it that is: head and tail are asked for at once.
+async fn index<C: ReadAt>(content: &C) -> Result<Index, MediaError> {
+    tokio::select! {
+        biased;
+        index = media::index(content) => index,
+        never = fetch::tail(content) => match never {},
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Timeline {
     cuts: Vec<i64>,
     /// The byte of the file at which each segment's keyframe begins.
     offsets: Vec<u64>,
+    /// The byte at which FFmpeg begins to read for each segment: its keyframe, or the one before it.
+    landings: Vec<u64>,
     /// Added to a keyframe's time, so that FFmpeg lands on it, or before it where that is how it has to be.
     nudge_us: i64,
 }
@@ -56,6 +58,14 @@ impl Timeline {
         let chosen = cuts(&keyframes, track.end, timescale);
         let mut cuts: Vec<i64> = chosen.iter().map(|&at| keyframes[at].0).collect();
         let offsets = chosen.iter().map(|&at| keyframes[at].1).collect();
+        // FFmpeg's Matroska seeks 3/23 s early if pictures are reordered. The first fragment of a run has guessed
+        // decoding times there, so landing a keyframe early and dropping it is wanted. Elsewhere K itself lands early
+        // by rounding.
+        let (early, nudge_us) = match plan.container() {
+            Container::Matroska | Container::Webm if reordered => (1, 0),
+            Container::Mp4 | Container::Matroska | Container::Webm => (0, 1_000),
+        };
+        let landings = chosen.iter().map(|at| keyframes[at.saturating_sub(early)].1).collect();
         if cuts.is_empty() {
             cuts.push(0);
         }
@@ -66,13 +76,8 @@ impl Timeline {
             timescale,
             cuts,
             offsets,
-            // FFmpeg's Matroska seeks 3/23 s early if pictures are reordered. The first fragment of a run has guessed
-            // decoding times there, so landing a keyframe early and dropping it is wanted. Elsewhere K itself lands
-            // early by rounding.
-            nudge_us: match plan.container() {
-                Container::Matroska | Container::Webm if reordered => 0,
-                Container::Mp4 | Container::Matroska | Container::Webm => 1_000,
-            },
+            landings,
+            nudge_us,
         }
     }
 
@@ -150,6 +155,14 @@ impl Timeline {
         // Two keyframes may share a cluster of a Matroska.
         let later = self.offsets[number as usize..].iter().find(|offset| **offset > start);
         start..later.copied().unwrap_or(u64::MAX)
+    }
+
+    /// The bytes that a run which begins at segment `begun` reads until segment `number` is whole, as [`Timeline::bytes`]
+    /// tells them. The container's head and index, which it reads before, are not among them.
+    pub fn run_bytes(&self, begun: u32, number: u32) -> Range<u64> {
+        let end = self.bytes(number).end;
+        let start = self.landings.get(begun as usize).copied().unwrap_or(end);
+        start.min(end)..end
     }
 
     /// The most bits a second that any segment but the last has in the file, with whatever else lies between.
