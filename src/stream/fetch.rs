@@ -4,8 +4,10 @@
 use std::convert::Infallible;
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::film::Facts;
 use super::house::{Command, House};
@@ -18,6 +20,9 @@ const CHUNK: u64 = 4 << 20;
 
 /// No segment is waited for that has more; FFmpeg itself reads what is beyond.
 const MOST: u64 = 64 << 20;
+
+/// A player has the init segment and asks for the first segment within this time.
+const BETWEEN: Duration = Duration::from_secs(2);
 
 /// The end of a file, where most have their index.
 const TAIL: u64 = 64 << 10;
@@ -49,9 +54,16 @@ pub(super) async fn first_segment<S: Source>(
         }
     };
     let waits = |command: &Command| matches!(command, Command::Go(orders) if orders.urgent);
+    let unwanted = async {
+        while command.wait_for(|command| !waits(command)).await.is_ok() {
+            if timeout(BETWEEN, command.wait_for(waits)).await.is_err() {
+                return;
+            }
+        }
+    };
     tokio::select! {
         () = read => {}
-        _ = command.wait_for(|command| !waits(command)) => {}
+        () = unwanted => {}
     }
 }
 
