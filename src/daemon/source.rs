@@ -47,7 +47,8 @@ impl LibrarySource {
         })
     }
 
-    fn find(&self, file: &FileName) -> Option<TorrentFile> {
+    /// A file that the library has now.
+    pub(super) fn find(&self, file: &FileName) -> Option<TorrentFile> {
         self.library.file(file.info_hash.parse().ok()?, &file.path)
     }
 }

@@ -26,6 +26,10 @@ pub(super) struct Web {
 
 impl Web {
     async fn open_film(&self, file: &FileName) -> Result<Arc<Film<LibrarySource>>, StreamError> {
+        // What was made of a film outlives its torrent, for when that comes back; until then there is no such film.
+        if self.source.find(file).is_none() {
+            return Err(StreamError::Unknown);
+        }
         match &self.streams {
             Ok(streams) => streams.film(file).await,
             Err(why) => Err(StreamError::Unavailable(why.clone())),
