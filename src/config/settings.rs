@@ -175,8 +175,8 @@ impl Settings {
         Ok(())
     }
 
-    /// What the `MAGNETFS_…` variables say; several peers and host names are separated by commas or spaces. Variables that belong
-    /// to no key are left alone: other programs have theirs under the same prefix.
+    /// What the `MAGNETFS_…` variables say; several peers and host names are separated by commas or spaces. Variables
+    /// that belong to no key are left alone: other programs have theirs under the same prefix.
     ///
     /// # Errors
     /// [`SettingsError::Variable`] for a value that its key does not take.

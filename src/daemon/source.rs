@@ -47,7 +47,8 @@ impl LibrarySource {
         })
     }
 
-    fn find(&self, file: &FileName) -> Option<TorrentFile> {
+    /// A file that the library has now.
+    pub(super) fn find(&self, file: &FileName) -> Option<TorrentFile> {
         self.library.file(file.info_hash.parse().ok()?, &file.path)
     }
 }
@@ -57,19 +58,11 @@ impl Source for LibrarySource {
 
     fn open(&self, file: &FileName) -> Result<OpenFile, SourceError> {
         let info_hash = file.info_hash.parse().map_err(|_| SourceError::Unknown)?;
-        self.open_file(info_hash, &file.path).map_err(|error| match error {
-            ReadError::Removed => SourceError::Unknown,
-            ReadError::NoProgress { .. }
-            | ReadError::TooSlow { .. }
-            | ReadError::Signalled
-            | ReadError::Abandoned
-            | ReadError::Stopping
-            | ReadError::TooMany { .. }
-            | ReadError::NoSpace
-            | ReadError::Paused
-            | ReadError::Disk(_)
-            | ReadError::Engine(_) => SourceError::Unavailable(error.to_string()),
-        })
+        self.open_file(info_hash, &file.path)
+            .map_err(|error| match kind(&error) {
+                io::ErrorKind::NotFound => SourceError::Unknown,
+                _ => SourceError::Unavailable(error.to_string()),
+            })
     }
 
     fn path(&self, file: &FileName) -> Result<PathBuf, SourceError> {
@@ -126,7 +119,7 @@ impl RawFile for OpenFile {
 }
 
 /// What a caller can act on; the words say the rest.
-fn kind(error: &ReadError) -> io::ErrorKind {
+pub(super) fn kind(error: &ReadError) -> io::ErrorKind {
     match error {
         ReadError::NoProgress { .. } | ReadError::TooSlow { .. } => io::ErrorKind::TimedOut,
         ReadError::Removed => io::ErrorKind::NotFound,

@@ -1,17 +1,18 @@
 //! What the HTTP side asks for, done by the library and the films.
 
+use std::future::Future;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use magnetfs_mount::ReadError;
 
 use super::service::Service;
-use super::source::{LibrarySource, OpenFile};
+use super::source::{LibrarySource, OpenFile, kind};
 use crate::control::protocol::{AddedTorrent, Listed, Offer, Shown};
 use crate::control::server::Service as _;
 use crate::http::{Backend, Films, Refusal, Segment};
 use crate::stream::{FileName, Film, FilmReport, RenditionId, StreamError, Streams};
-use crate::torrents::{AddOptions, InfoHash, LibraryError, StoreError, TorrentFile};
+use crate::torrents::{AddOptions, InfoHash, LibraryError, Source, StoreError, TorrentFile};
 
 /// A running daemon, as browsers and players see it.
 #[derive(Debug)]
@@ -25,6 +26,10 @@ pub(super) struct Web {
 
 impl Web {
     async fn open_film(&self, file: &FileName) -> Result<Arc<Film<LibrarySource>>, StreamError> {
+        // What was made of a film outlives its torrent, for when that comes back; until then there is no such film.
+        if self.source.find(file).is_none() {
+            return Err(StreamError::Unknown);
+        }
         match &self.streams {
             Ok(streams) => streams.film(file).await,
             Err(why) => Err(StreamError::Unavailable(why.clone())),
@@ -74,45 +79,52 @@ impl Backend for Web {
     }
 
     fn open(&self, info_hash: InfoHash, path: &str) -> Result<OpenFile, Refusal> {
-        self.source.open_file(info_hash, path).map_err(|error| match error {
-            ReadError::Removed => Refusal::Unknown("there is no such file in the library".to_owned()),
-            ReadError::NoProgress { .. }
-            | ReadError::TooSlow { .. }
-            | ReadError::Signalled
-            | ReadError::Abandoned
-            | ReadError::Stopping
-            | ReadError::TooMany { .. }
-            | ReadError::NoSpace
-            | ReadError::Paused
-            | ReadError::Disk(_)
-            | ReadError::Engine(_) => Refusal::Unavailable(error.to_string()),
-        })
+        self.source
+            .open_file(info_hash, path)
+            .map_err(|error| match kind(&error) {
+                io::ErrorKind::NotFound => Refusal::Unknown("there is no such file in the library".to_owned()),
+                _ => Refusal::Unavailable(error.to_string()),
+            })
     }
 
     async fn add(&self, source: Offer) -> Result<AddedTorrent, Refusal> {
-        let source = self.service.source(source).map_err(Refusal::Bad)?;
-        let added = self.source.library.add(source, AddOptions::default()).await;
-        Ok(self.service.added(added.map_err(refusal)?))
+        let source = match self.service.source(source).map_err(Refusal::Bad)? {
+            // What another server has to send yet changes nothing: it is given up with the request.
+            Source::Url(url) => {
+                let fetched = Source::Url(url).fetch().await;
+                Source::Bytes(fetched.map_err(|error| refusal(error.into()))?)
+            }
+            other => other,
+        };
+        let library = self.source.library.clone();
+        let added = to_its_end(async move { library.add(source, AddOptions::default()).await }).await?;
+        Ok(self.service.added(added))
     }
 
     async fn pause(&self, info_hash: InfoHash) -> Result<String, Refusal> {
-        self.source.library.pause(&info_hash.to_string()).await.map_err(refusal)
+        let library = self.source.library.clone();
+        to_its_end(async move { library.pause(&info_hash.to_string()).await }).await
     }
 
     async fn resume(&self, info_hash: InfoHash) -> Result<String, Refusal> {
-        self.source
-            .library
-            .resume(&info_hash.to_string())
-            .await
-            .map_err(refusal)
+        let library = self.source.library.clone();
+        to_its_end(async move { library.resume(&info_hash.to_string()).await }).await
     }
 
     async fn remove(&self, info_hash: InfoHash, delete_data: bool) -> Result<String, Refusal> {
-        let library = &self.source.library;
-        library
-            .remove(&info_hash.to_string(), delete_data)
-            .await
-            .map_err(refusal)
+        let library = self.source.library.clone();
+        to_its_end(async move { library.remove(&info_hash.to_string(), delete_data).await }).await
+    }
+}
+
+/// Does a change of the library to its end, also when who asked for it hangs up, as a page does that is closed: half of
+/// one would leave what is on disk, what is shown and what is remembered at odds until the next start.
+async fn to_its_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, LibraryError>> + Send + 'static,
+) -> Result<T, Refusal> {
+    match tokio::spawn(change).await {
+        Ok(done) => done.map_err(refusal),
+        Err(error) => Err(Refusal::Failed(error.to_string())),
     }
 }
 

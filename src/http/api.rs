@@ -98,16 +98,17 @@ pub(super) async fn add<B: Backend>(State(app): State<Arc<App<B>>>, request: Req
     if announced.is_some_and(|length| length > limit) {
         return too_long();
     }
-    // A torrent may have 64 MiB, so few are held at once; who is one too many waits no longer than an upload may take.
+    // A torrent may have 64 MiB, so few are held at once, until they are added; who is one too many waits no longer than
+    // an upload may take.
     let upload = async {
-        let _turn = match is_text {
+        let turn = match is_text {
             true => None,
             false => app.uploads.acquire().await.ok(),
         };
-        to_bytes(body, limit).await
+        to_bytes(body, limit).await.map(|bytes| (bytes, turn))
     };
-    let bytes = match timeout(UPLOAD_LIMIT, upload).await {
-        Ok(Ok(bytes)) => bytes,
+    let (bytes, _turn) = match timeout(UPLOAD_LIMIT, upload).await {
+        Ok(Ok(uploaded)) => uploaded,
         // The library's error does not say which it was, but one that announces its length was judged above.
         Ok(Err(_)) if announced.is_none() => return too_long(),
         Ok(Err(_)) => return words(StatusCode::BAD_REQUEST, "the request broke off"),

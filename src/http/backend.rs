@@ -9,7 +9,8 @@ use crate::control::protocol::{AddedTorrent, Listed, Offer, Shown};
 use crate::stream::{FileName, FilmReport, RenditionId, StreamError};
 use crate::torrents::{InfoHash, TorrentFile};
 
-/// The library, and the films in it. Nothing here waits for the network but what says so.
+/// The library, and the films in it. Nothing here waits for the network but what says so. A change that has begun is done
+/// to its end, though its future be dropped.
 pub trait Backend: Films + Send + Sync + 'static {
     /// An open file.
     type File: RawFile;

@@ -172,7 +172,7 @@ impl Guard {
     }
 }
 
-/// A header that occurs once and is text; one that cannot be read counts as a foreign word.
+/// What a header says, of several the first; one that cannot be read counts as a foreign word.
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).map(|value| value.to_str().unwrap_or("?"))
 }

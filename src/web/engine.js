@@ -178,7 +178,9 @@ class Native {
     listen(video, "error", async () => {
       const answer = await fetch(address).catch(() => null);
       const refused = answer && !answer.ok ? reason(await answer.text(), answer.status) : null;
+      if (this.#until.signal.aborted) return;
       told.failed(refused ?? "This browser cannot play the film.");
+      this.close();
     });
     video.src = address;
   }

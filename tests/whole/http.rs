@@ -11,81 +11,34 @@ use serde_json::Value;
 
 use crate::support::swarm::{Libtorrent, Seeding};
 use crate::support::torrents::{self, Torrent};
+use crate::support::web::{Answer, Web};
 use crate::support::{Daemon, DaemonOptions, Work, eventually, limited, run};
 
 const MIB: usize = 1 << 20;
 const PIECE: u64 = 65_536;
 
-/// No answer here takes so long.
+/// No part of an answer takes so long.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Answer {
-    status: u16,
-    /// In lower case, a line each.
-    headers: String,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body)
-            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
-    }
-
-    fn has(&self, header: &str) -> bool {
-        self.headers.lines().any(|line| line == header)
-    }
-}
-
-/// Sends a request, the headers a line each, and reads the answer to its end.
-#[track_caller]
-fn ask(address: SocketAddr, first: &str, headers: &str, body: &[u8]) -> Answer {
-    let mut stream = TcpStream::connect(address).expect("the daemon listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
-    let head = format!(
-        "{first} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n{}\r\n",
-        body.len(),
-        headers.lines().map(|line| format!("{line}\r\n")).collect::<String>()
-    );
-    stream.write_all(head.as_bytes()).expect("a request");
-    stream.write_all(body).expect("its body");
-    let mut answer = Vec::new();
-    stream
-        .read_to_end(&mut answer)
-        .unwrap_or_else(|error| panic!("{first}: {error}"));
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n");
-    let end = end.unwrap_or_else(|| panic!("{first}: {}", String::from_utf8_lossy(&answer)));
-    let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
-    Answer {
-        status: head
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok())
-            .expect("a status"),
-        headers: head,
-        body: answer.split_off(end + 4),
-    }
-}
-
-#[track_caller]
-fn get(address: SocketAddr, path: &str, headers: &str) -> Answer {
-    ask(
-        address,
-        &format!("GET {path}"),
-        &format!("Host: {address}\n{headers}"),
-        b"",
-    )
-}
 
 /// As the page does it.
 #[track_caller]
-fn write(address: SocketAddr, first: &str, content_type: &str, body: &[u8]) -> Answer {
-    let headers = format!("Host: {address}\nOrigin: http://{address}\nContent-Type: {content_type}");
-    ask(address, first, &headers, body)
+fn write(web: Web, method: &str, path: &str, content_type: &str, body: &[u8]) -> Answer {
+    let origin = format!("http://{}", web.address);
+    web.request(
+        method,
+        path,
+        &[("Origin", &origin), ("Content-Type", content_type)],
+        body,
+    )
 }
 
 fn files(torrent: &Torrent, path: &str) -> String {
-    format!("/files/{}/{path}", torrent.info_hash)
+    format!("files/{}/{path}", torrent.info_hash)
+}
+
+#[track_caller]
+fn range(web: Web, path: &str, range: &str) -> Answer {
+    web.request("GET", path, &[("Range", range)], b"")
 }
 
 /// Read through the mount, by a child.
@@ -110,10 +63,10 @@ fn files_and_their_ranges_are_those_of_the_mount() {
             .torrent(&single)
             .peer(seeder.address)
             .start();
-        let http = daemon.http();
+        let web = Web::of(&daemon);
         let (encoded, size) = (files(&folder, "two/100%25%20%231%3F.bin"), 3 * MIB as u64 + 17);
         let source = fs::read(folder.source().join(name)).expect("the source");
-        for (range, from, length) in [
+        for (bytes, from, length) in [
             ("bytes=2000000-2299999", 2_000_000, 300_000),
             ("bytes=-17", size - 17, 17),
             (
@@ -122,29 +75,26 @@ fn files_and_their_ranges_are_those_of_the_mount() {
                 usize::try_from(size).unwrap() - 3_000_000,
             ),
         ] {
-            let answer = get(http, &encoded, &format!("Range: {range}"));
-            assert_eq!(answer.status, 206, "{range}: {}", answer.headers);
-            let last = from + length as u64 - 1;
-            assert!(
-                answer.has(&format!("content-range: bytes {from}-{last}/{size}")),
-                "{}",
-                answer.headers
-            );
+            let answer = range(web, &encoded, bytes);
+            let (last, told) = (from + length as u64 - 1, answer.header("content-range"));
+            assert_eq!(answer.status, 206, "{bytes}");
+            assert_eq!(told, Some(&*format!("bytes {from}-{last}/{size}")), "{bytes}");
             assert!(
                 answer.body == source[usize::try_from(from).unwrap()..][..length],
-                "{range}"
+                "{bytes}"
             );
             assert!(
                 answer.body == through_the_mount(&daemon, &format!("some/{name}"), from, length),
-                "{range}"
+                "{bytes}"
             );
         }
-        let whole = get(http, &encoded, "");
-        assert_eq!((whole.status, whole.body == source), (200, true));
-        assert!(whole.has("x-content-type-options: nosniff") && whole.has("referrer-policy: no-referrer"));
-        assert_eq!(get(http, &encoded, &format!("Range: bytes={size}-")).status, 416);
-        let film = get(http, &files(&single, "single%20film.mkv"), "Range: bytes=0-9");
-        assert!(film.has("content-type: video/x-matroska"), "{}", film.headers);
+        let whole = web.get(&encoded).ok();
+        assert!(whole.body == source, "the whole file");
+        assert_eq!(whole.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(whole.header("referrer-policy"), Some("no-referrer"));
+        assert_eq!(range(web, &encoded, &format!("bytes={size}-")).status, 416);
+        let film = range(web, &files(&single, "single%20film.mkv"), "bytes=0-9");
+        assert_eq!(film.header("content-type"), Some("video/x-matroska"));
         assert!(film.body == fs::read(single.source()).expect("the source")[..10]);
         for nothing in [
             "some/one.txt",
@@ -154,15 +104,15 @@ fn files_and_their_ranges_are_those_of_the_mount() {
             "",
             "..%2f..%2fdaemon.log",
         ] {
-            assert_eq!(get(http, &files(&folder, nothing), "").status, 404, "{nothing}");
+            assert_eq!(web.get(&files(&folder, nothing)).status, 404, "{nothing}");
         }
-        let shown = get(http, &format!("/api/torrents/{}", folder.info_hash), "").json();
+        let shown = web.get(&format!("api/torrents/{}", folder.info_hash)).json();
         let raw = shown["contents"]
             .as_array()
             .expect("files")
             .iter()
             .map(|file| file["raw"].as_str().expect("raw"));
-        assert!(raw.clone().any(|raw| format!("/{raw}") == encoded), "{shown}");
+        assert!(raw.clone().any(|raw| raw == encoded), "{shown}");
         daemon.stop();
     });
 }
@@ -172,23 +122,18 @@ fn a_forged_host_gets_nothing() {
     limited(Duration::from_secs(30), || {
         let work = Work::new();
         let daemon = DaemonOptions::new(&work).option("--http-host", "media.lan").start();
-        let http = daemon.http();
+        let web = Web::of(&daemon);
+        let http = web.address;
         assert!(http.ip().is_loopback());
-        for path in ["/", "/api/torrents"] {
-            assert_eq!(get(http, path, "").status, 200, "{path}");
-            let by_name = ask(http, &format!("GET {path}"), "Host: media.lan:80", b"");
-            assert_eq!(by_name.status, 200, "{path}");
-            let forged = ask(http, &format!("GET {path}"), "Host: evil.example", b"");
+        for path in ["", "api/torrents"] {
+            web.get(path).ok();
+            web.request("GET", path, &[("Host", "media.lan:80")], b"").ok();
+            let forged = web.request("GET", path, &[("Host", "evil.example")], b"");
             assert_eq!(forged.status, 421, "{path}");
-            assert!(!forged.headers.contains("access-control"), "{}", forged.headers);
+            let mut names = forged.headers.iter().map(|(name, _)| name);
+            assert!(!names.any(|name| name.starts_with("access-control")), "{forged:?}");
         }
-        let elsewhere = ask(
-            http,
-            "GET http://evil.example/api/torrents",
-            &format!("Host: {http}"),
-            b"",
-        );
-        assert_eq!(elsewhere.status, 421);
+        assert_eq!(web.get("http://evil.example/api/torrents").status, 421);
         let status = daemon.control(&["status"]).ok().text();
         assert!(status.contains(&format!("http://{http}/")), "{status}");
         assert!(daemon.log().contains(&http.to_string()), "{}", daemon.log());
@@ -211,39 +156,30 @@ fn beyond_this_machine_everything_is_below_the_token() {
         assert_eq!(kept.metadata().expect("a token").permissions().mode() & 0o777, 0o600);
         let token = fs::read_to_string(&kept).expect("a token").trim().to_owned();
         let http = SocketAddr::from((Ipv4Addr::LOCALHOST, daemon.http().port()));
-        for path in ["/", "/api/torrents", "/t/", "/t/wrong/", &format!("/t/{token}x/")] {
-            let refused = get(http, path, "");
+        let web = Web::at(http);
+        for path in ["", "api/torrents", "t/", "t/wrong/", &format!("t/{token}x/")] {
+            let refused = web.get(path);
             assert_eq!(refused.status, 403, "{path}");
-            assert!(
-                !refused.headers.contains(&token.to_ascii_lowercase()),
-                "{}",
-                refused.headers
-            );
+            let told = refused.headers.iter().any(|(_, value)| value.contains(&token));
+            assert!(!told && !refused.text().contains(&token), "{refused:?}");
         }
-        assert_eq!(get(http, &format!("/t/{token}/"), "").status, 200);
-        assert_eq!(
-            get(http, &format!("/t/{token}/api/torrents"), "").json()[0]["name"],
-            "film.mkv"
-        );
-        let forged = ask(http, &format!("GET /t/{token}/"), "Host: evil.example", b"");
+        web.get(&format!("t/{token}/")).ok();
+        let torrents = web.get(&format!("t/{token}/api/torrents")).json();
+        assert_eq!(torrents[0]["name"], "film.mkv");
+        let forged = web.request("GET", &format!("t/{token}/"), &[("Host", "evil.example")], b"");
         assert_eq!(forged.status, 421);
-        let playlist = get(http, &format!("/t/{token}/m3u/{}.m3u8", torrent.info_hash), "");
-        let playlist = String::from_utf8(playlist.body).expect("text");
+        let playlist = web
+            .get(&format!("t/{token}/m3u/{}.m3u8", torrent.info_hash))
+            .ok()
+            .text();
         assert!(playlist.contains(&format!("http://{http}/t/{token}/files/{}/film.mkv", torrent.info_hash)));
         assert!(daemon.page().ends_with(&format!("/t/{token}/")), "{}", daemon.page());
         assert!(!daemon.log().contains(&token), "the log tells the token");
         daemon.stop();
 
         let again = options.start();
-        assert_eq!(
-            get(
-                SocketAddr::from((Ipv4Addr::LOCALHOST, again.http().port())),
-                &format!("/t/{token}/"),
-                ""
-            )
-            .status,
-            200
-        );
+        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, again.http().port()));
+        Web::at(http).get(&format!("t/{token}/")).ok();
         again.stop();
     });
 }
@@ -254,57 +190,42 @@ fn torrents_are_added_paused_and_removed() {
         let work = Work::new();
         let torrent = torrents::single_file(&work, "film.mkv", 200_000, PIECE);
         let daemon = DaemonOptions::new(&work).start();
-        let http = daemon.http();
+        let web = Web::of(&daemon);
         let bytes = fs::read(&torrent.path).expect("a .torrent");
-        let added = write(http, "POST /api/torrents", "application/x-bittorrent", &bytes);
+        let added = write(web, "POST", "api/torrents", "application/x-bittorrent", &bytes);
         assert_eq!(
             (added.status, &added.json()["info_hash"]),
             (201, &Value::from(&*torrent.info_hash))
         );
-        let again = write(http, "POST /api/torrents", "application/x-bittorrent", &bytes);
+        let again = write(web, "POST", "api/torrents", "application/x-bittorrent", &bytes);
         assert_eq!((again.status, &again.json()["new"]), (200, &false.into()));
         assert!(daemon.listed("film.mkv").is_some());
 
-        let one = format!("/api/torrents/{}", torrent.info_hash);
-        let named = write(http, &format!("POST {one}/pause"), "text/plain", b"");
+        let one = format!("api/torrents/{}", torrent.info_hash);
+        let named = write(web, "POST", &format!("{one}/pause"), "text/plain", b"");
         assert_eq!((named.status, &named.json()["name"]), (200, &"film.mkv".into()));
         assert_eq!(daemon.listed("film.mkv").expect("it")["state"], "paused");
-        let paused = get(http, &files(&torrent, "film.mkv"), "");
-        let words = String::from_utf8_lossy(&paused.body).into_owned();
+        let paused = web.get(&files(&torrent, "film.mkv"));
+        let words = paused.text();
         assert_eq!(paused.status, 503, "{words}");
-        assert!(
-            words.contains("paused") && paused.has("cache-control: no-store"),
-            "{words}"
-        );
-        assert_eq!(
-            write(http, &format!("POST {one}/resume"), "text/plain", b"").status,
-            200
-        );
+        assert!(words.contains("paused"), "{words}");
+        assert_eq!(paused.header("cache-control"), Some("no-store"));
+        write(web, "POST", &format!("{one}/resume"), "text/plain", b"").ok();
 
         let magnet = format!(r#"{{"source":"magnet:?xt=urn:btih:{}"}}"#, "ab".repeat(20));
-        let added = write(http, "POST /api/torrents", "application/json", magnet.as_bytes());
+        let added = write(web, "POST", "api/torrents", "application/json", magnet.as_bytes());
         assert_eq!((added.status, &added.json()["resolved"]), (201, &false.into()));
         let path = br#"{"source":"/etc/passwd"}"#;
-        assert_eq!(write(http, "POST /api/torrents", "application/json", path).status, 400);
-        assert_eq!(
-            write(http, "POST /api/torrents", "application/x-bittorrent", b"no torrent").status,
-            400
-        );
+        assert_eq!(write(web, "POST", "api/torrents", "application/json", path).status, 400);
+        let garbage = write(web, "POST", "api/torrents", "application/x-bittorrent", b"no torrent");
+        assert_eq!(garbage.status, 400);
 
-        let foreign = ask(
-            http,
-            &format!("DELETE {one}"),
-            &format!("Host: {http}\nOrigin: http://evil.example"),
-            b"",
-        );
+        let foreign = web.request("DELETE", &one, &[("Origin", "http://evil.example")], b"");
         assert_eq!(foreign.status, 403);
         assert!(daemon.listed("film.mkv").is_some());
-        assert_eq!(
-            write(http, &format!("DELETE {one}?data=true"), "text/plain", b"").status,
-            200
-        );
+        write(web, "DELETE", &format!("{one}?data=true"), "text/plain", b"").ok();
         assert!(daemon.listed("film.mkv").is_none());
-        assert_eq!(write(http, &format!("DELETE {one}"), "text/plain", b"").status, 404);
+        assert_eq!(write(web, "DELETE", &one, "text/plain", b"").status, 404);
         daemon.stop();
     });
 }
@@ -325,7 +246,7 @@ fn a_download_does_not_hold_up_the_end() {
         let path = files(&torrent, "film.mkv");
         let mut downloading = TcpStream::connect(http).expect("the daemon listens");
         downloading.set_read_timeout(Some(PATIENCE)).expect("a limit");
-        write!(downloading, "GET {path} HTTP/1.1\r\nHost: {http}\r\n\r\n").expect("a request");
+        write!(downloading, "GET /{path} HTTP/1.1\r\nHost: {http}\r\n\r\n").expect("a request");
         downloading.read_exact(&mut [0; 1000]).expect("it has begun");
         daemon.stop();
         let mut rest = Vec::new();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::media::{self, Film};
-use crate::support::swarm::{Libtorrent, free_address};
+use crate::support::swarm::Libtorrent;
 use crate::support::torrents::Torrent;
 use crate::support::trials::Trial;
 use crate::support::{DaemonOptions, Work, limited, report, run};
@@ -57,9 +57,7 @@ fn a_viewer_is_told_why_a_film_does_not_play() {
 fn viewed(torrent: &Torrent, scene: &str) -> Value {
     let work = Work::new();
     let seeder = Libtorrent::seed(&[torrent]);
-    let address = free_address();
-    let _daemon = DaemonOptions::new(&work)
-        .option("--http", &address.to_string())
+    let daemon = DaemonOptions::new(&work)
         .option("--http-token", TOKEN)
         .torrent(torrent)
         .peer(seeder.address)
@@ -67,7 +65,7 @@ fn viewed(torrent: &Torrent, scene: &str) -> Value {
     let mut viewer = Command::new("node");
     viewer
         .arg(driver().join("page.mjs"))
-        .arg(format!("http://{address}/t/{TOKEN}/"))
+        .arg(daemon.page())
         .arg(&torrent.name)
         .arg(scene);
     // The browser ends with the driver, and what it writes goes with the test.

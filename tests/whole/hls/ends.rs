@@ -179,3 +179,20 @@ fn a_run_that_nobody_asks_of_ends() {
         started.stop();
     });
 }
+
+/// What was made of it stays for when it comes back, and is given out no more.
+#[test]
+fn a_film_that_was_removed_is_gone() {
+    limited(Duration::from_secs(60), || {
+        let torrent = Trial::Matroska.torrent();
+        let seeder = Libtorrent::seed(&[&torrent]);
+        let work = Work::new();
+        let started = daemon(&work, &seeder, &torrent);
+        let show = Show::open(Web::of(&started), &torrent);
+        let (first, _) = &show.video().segments[0];
+        show.get(first).ok();
+        started.control(&["remove", &torrent.info_hash]).ok();
+        assert_eq!(show.get(first).status, 404);
+        started.stop();
+    });
+}

@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::Daemon;
 
 /// An answer, whole.
@@ -11,7 +13,7 @@ use super::Daemon;
 pub(crate) struct Answer {
     pub(crate) status: u16,
     /// Names in lower case.
-    headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -24,6 +26,12 @@ impl Answer {
     /// The body as text.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
     /// # Panics
@@ -68,13 +76,14 @@ impl Web {
         self.request("GET", path, &[], b"")
     }
 
-    /// Any request.
+    /// Any request, of a path without its first slash, or of a whole address, which is sent as it is.
     #[track_caller]
     pub(crate) fn request(self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let Self { address, limit } = self;
+        let slash = if path.starts_with("http://") { "" } else { "/" };
         let mut stream = TcpStream::connect(address).expect("the HTTP side takes connections");
         stream.set_read_timeout(Some(limit)).expect("a limit");
-        let mut text = format!("{method} /{path} HTTP/1.1\r\nConnection: close\r\n");
+        let mut text = format!("{method} {slash}{path} HTTP/1.1\r\nConnection: close\r\n");
         if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
             text.push_str(&format!("Host: {address}\r\n"));
         }
@@ -91,9 +100,9 @@ impl Web {
         let mut bytes = Vec::new();
         stream
             .read_to_end(&mut bytes)
-            .unwrap_or_else(|error| panic!("{method} /{path}: {error}, after {} bytes", bytes.len()));
+            .unwrap_or_else(|error| panic!("{method} {slash}{path}: {error}, after {} bytes", bytes.len()));
         parse(&bytes, method == "HEAD")
-            .unwrap_or_else(|| panic!("{method} /{path} is answered by {} bytes", bytes.len()))
+            .unwrap_or_else(|| panic!("{method} {slash}{path} is answered by {} bytes", bytes.len()))
     }
 }
 
