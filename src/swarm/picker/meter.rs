@@ -37,6 +37,9 @@ pub(super) struct Meter {
     /// Bytes and work of the first block, as long as they count.
     guess: Option<(f64, f64)>,
     last_arrival: Option<Time>,
+    /// What follows from the above, which is looked at far more often than it changes.
+    rate: Option<f64>,
+    round_trip_s: f64,
 }
 
 impl Meter {
@@ -48,7 +51,7 @@ impl Meter {
             Some(least) => least.min(latency),
             None => latency,
         });
-        let possible = sent + Duration::from_secs_f64(self.round_trip_s());
+        let possible = sent + Duration::from_secs_f64(self.round_trip_found());
         let begun = self.last_arrival.map_or(possible, |last| last.max(possible));
         let work = if self.samples == 0 {
             // How much of it is the way there and back is not known yet.
@@ -67,7 +70,7 @@ impl Meter {
             self.work_s = (self.work_s - guess_s) / 4.0;
         }
         if self.samples > 1 {
-            let off = (work - f64::from(size) / self.rate().unwrap_or(MAX_RATE)).abs();
+            let off = (work - f64::from(size) / self.rate_found().unwrap_or(MAX_RATE)).abs();
             self.jitter_s += (off - self.jitter_s) / 8.0;
         }
         self.samples = self.samples.saturating_add(1);
@@ -79,6 +82,8 @@ impl Meter {
             self.bytes *= keep;
             self.work_s *= keep;
         }
+        self.rate = self.rate_found();
+        self.round_trip_s = self.round_trip_found();
         let target = self.target(queue_delay);
         let reached = self.window.max(LEAST_BLOCKS);
         self.window = target.min(reached + GROWTH_BLOCKS);
@@ -86,15 +91,23 @@ impl Meter {
 
     /// Bytes a second while the peer has something to send; `None` before the first block.
     pub(super) fn rate(&self) -> Option<f64> {
-        (self.samples > 0).then(|| (self.bytes / self.work_s.max(1e-9)).clamp(1.0, MAX_RATE))
+        self.rate
     }
 
     /// The time from a request to the first byte of its answer.
     pub(super) fn round_trip_s(&self) -> f64 {
+        self.round_trip_s
+    }
+
+    fn rate_found(&self) -> Option<f64> {
+        (self.samples > 0).then(|| (self.bytes / self.work_s.max(1e-9)).clamp(1.0, MAX_RATE))
+    }
+
+    fn round_trip_found(&self) -> f64 {
         // A guess that has all of the first answer's time for work would leave none for the way.
         let (bytes, guess_s) = self.guess.filter(|_| self.samples > 1).unwrap_or_default();
         let rate = self
-            .rate()
+            .rate_found()
             .map(|_| (self.bytes - bytes) / (self.work_s - guess_s).max(1e-9));
         match (self.least_s, rate) {
             (Some(least), Some(rate)) => (least - f64::from(BLOCK) / rate.clamp(1.0, MAX_RATE)).max(0.0),
