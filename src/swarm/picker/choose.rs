@@ -162,8 +162,8 @@ impl Picker {
     }
 
     /// Whether a block of the piece at `rank` that arrives in `delivery_s` would come before its deadline, or no later
-    /// than the last of all that is to be fetched up to its piece (`ahead` bytes) would come at best. `sooner` is kept for
-    /// the other pieces that the same peer may be asked for.
+    /// than the last of all that is to be fetched up to its piece (`ahead` bytes) would come at best. `sooner` is kept
+    /// for the other pieces that the same peer may be asked for.
     fn is_in_time<'a>(
         &'a self,
         round: &mut Round,

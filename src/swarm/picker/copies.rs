@@ -33,8 +33,8 @@ pub(super) struct Late {
 }
 
 impl Picker {
-    /// A block that is late, of a piece that comes before everything that is not asked for yet: with readers that always
-    /// want something new, it would else never have its turn.
+    /// A block that is late, of a piece that comes before everything that is not asked for yet: with readers that
+    /// always want something new, it would else never have its turn.
     pub(super) fn choose_late(&self, round: &mut Round, peer: &Peer, delivery_s: f64) -> Option<Block> {
         if round.late.is_empty() {
             return None;

@@ -19,8 +19,8 @@ const JITTERS: f64 = 2.0;
 /// What the first block took is a guess, which counts until so much work was measured: a peer that sends in bursts, as
 /// one under a rate limit does, is not taken for as fast as one burst.
 const GUESS_S: f64 = 0.030;
-/// A queue grows no further than what arrived of late, by the clock, would fill so many times over: a burst that takes no
-/// time at all says nothing of what comes after it.
+/// A queue grows no further than what arrived of late, by the clock, would fill so many times over: a burst that takes
+/// no time at all says nothing of what comes after it.
 const TIMES_LATELY: f64 = 4.0;
 /// What arrived of late arrived within about so many seconds in which something was asked for.
 const LATELY_S: f64 = 0.250;
