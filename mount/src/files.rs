@@ -34,8 +34,8 @@ thread_local! {
 }
 
 impl<C: Catalog, Backing: Send + Sync + 'static> Filesystem<C, Backing> {
-    /// Opens a file for reading, for `thread`. The answer comes at once, or, where the stored file may have to be opened for
-    /// passthrough, from a thread that may wait for the disk.
+    /// Opens a file for reading, for `thread`. The answer comes at once, or, where the stored file may have to be opened
+    /// for passthrough, from a thread that may wait for the disk.
     pub(crate) fn open<A: OpenAnswer<Backing>>(self: &Arc<Self>, inode: u64, flags: OFlags, thread: u32, answer: A) {
         let (handle, size) = match self.admit(inode, flags, thread) {
             Ok(admitted) => admitted,

@@ -10,7 +10,7 @@
 //!
 //! When the piece is good, the digests tell whose blocks were false.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::swarm::shape::PeerKey;
 
@@ -75,7 +75,8 @@ impl Suspect {
                 senders
             }
             2 => {
-                let doubted = senders.into_iter().filter(|sender| !self.is_vouched_for(*sender));
+                let vouched = self.vouched();
+                let doubted = senders.into_iter().filter(|sender| !vouched.contains(sender));
                 let doubted: Vec<PeerKey> = doubted.collect();
                 let nobody = blocks.iter().all(|sender| doubted.contains(sender));
                 let swapped = |sender: &PeerKey| !self.is_doubted(*sender);
@@ -92,18 +93,20 @@ impl Suspect {
         if is_here { doubted } else { Vec::new() }
     }
 
-    /// Whether another peer sent the same bytes for some block.
-    fn is_vouched_for(&self, peer: PeerKey) -> bool {
-        let mine = self.evidence.iter().filter(|(_, sender, _)| *sender == peer);
-        let mut mine = mine.map(|(index, _, digest)| (*index, *digest));
-        mine.any(|mine| {
-            self.evidence
-                .iter()
-                .any(|(index, sender, digest)| (*index, *digest) == mine && *sender != peer)
-        })
+    /// The peers of which another sent the same bytes for some block.
+    fn vouched(&self) -> HashSet<PeerKey> {
+        let mut first = HashMap::new();
+        let mut vouched = HashSet::new();
+        for (index, sender, digest) in &self.evidence {
+            let first = *first.entry((index, digest)).or_insert(*sender);
+            if first != *sender {
+                vouched.extend([first, *sender]);
+            }
+        }
+        vouched
     }
 
-    /// How often that was so, as far as it matters.
+    /// How often the peer was appointed and did not deliver, as far as it matters.
     pub(super) fn times_late(&self, peer: PeerKey) -> i32 {
         (0..8)
             .zip(self.tried.iter().filter(|tried| **tried == peer))

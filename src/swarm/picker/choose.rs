@@ -1,21 +1,17 @@
 //! Which block one peer is asked for next.
 
+use super::copies::{Asked, Late};
 use super::demands::Band;
 use super::index::Rank;
 use super::partial::Partial;
-use super::peer::{Peer, Request, RequestState};
-use super::settings::{DUPLICATE_SHARE, LEAST_GAIN_S, MAX_COPIES, MAX_WALK, RARITY_TRIES};
+use super::peer::Peer;
+use super::settings::{MAX_WALK, RARITY_TRIES};
 use super::state::Picker;
 use crate::swarm::shape::{BLOCK, Block, Time};
 
 /// A peer that takes longer than this for a block is asked for a second one only when the first is nearly here, unless
 /// a reader waits: two such blocks would hold up a seek.
 const SLOW_BLOCK_S: f64 = 0.100;
-/// How many waited-for pieces whose blocks are all asked for are looked at for blocks to ask for again.
-const MAX_TAILS: usize = 8;
-/// A block that was asked of an unknown peer is misplaced there if it comes this many seconds later than in one and a
-/// half times what another peer takes for it.
-const MISPLACED_S: f64 = 0.050;
 /// A block may come later than the best possible moment by this share of the time...
 const FINISH_TOLERANCE: f64 = 0.02;
 /// ...and this many seconds: rates are not known better.
@@ -60,25 +56,6 @@ impl Capacity {
     }
 }
 
-/// A block that a reader waits for and that is asked of somebody.
-#[derive(Debug, Clone, Copy)]
-struct Asked {
-    block: Block,
-    /// When the best of those asked would deliver it, in seconds from now.
-    delivery_s: f64,
-    late: bool,
-    /// Asked of a peer before anything was known of it.
-    blind: bool,
-}
-
-/// A block that a reader waits for and that should have been here some time ago.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Late {
-    pub(super) rank: Rank,
-    pub(super) block: Block,
-    pub(super) due: Time,
-}
-
 /// What one decision computes once, when it is first needed.
 #[derive(Debug)]
 pub(super) struct Round {
@@ -87,8 +64,8 @@ pub(super) struct Round {
     /// Blocks that a peer of which nothing is known may be asked for at once.
     pub(super) probe: usize,
     line: Option<Capacity>,
-    asked: Option<Vec<Asked>>,
-    /// Blocks that are late and were not asked for again since that was seen.
+    pub(super) asked: Option<Vec<Asked>>,
+    /// Blocks that are late and were not asked for again since that was seen, the most urgent first.
     pub(super) late: Vec<Late>,
     full: [bool; 4],
     random: fastrand::Rng,
@@ -143,6 +120,7 @@ impl Picker {
         }
         let mut ahead = 0.0;
         let mut waiting = true;
+        let mut sooner = None;
         for rank in self.index.open.iter().take(MAX_WALK) {
             let (band, _, piece) = *rank;
             if waiting && band != Band::Waiting {
@@ -156,7 +134,7 @@ impl Picker {
             }
             ahead += f64::from(self.free_blocks(piece)) * f64::from(BLOCK);
             if self.may_ask(round.now, peer, piece)
-                && self.is_in_time(round, rank, delivery_s, ahead)
+                && self.is_in_time(round, &mut sooner, rank, delivery_s, ahead)
                 && self.may_start(round, band, piece)
             {
                 return Some(Choice::Free(piece));
@@ -173,7 +151,7 @@ impl Picker {
         self.choose_whole(round, peer).map(Choice::Free)
     }
 
-    fn may_ask(&self, now: Time, peer: &Peer, piece: u32) -> bool {
+    pub(super) fn may_ask(&self, now: Time, peer: &Peer, piece: u32) -> bool {
         peer.offers(piece, now) && self.admits(piece, peer)
     }
 
@@ -184,8 +162,16 @@ impl Picker {
     }
 
     /// Whether a block of the piece at `rank` that arrives in `delivery_s` would come before its deadline, or no later
-    /// than the last of all that is to be fetched up to its piece (`ahead` bytes) would come at best.
-    fn is_in_time(&self, round: &mut Round, rank: &Rank, delivery_s: f64, ahead: f64) -> bool {
+    /// than the last of all that is to be fetched up to its piece (`ahead` bytes) would come at best. `sooner` is kept
+    /// for the other pieces that the same peer may be asked for.
+    fn is_in_time<'a>(
+        &'a self,
+        round: &mut Round,
+        sooner: &mut Option<Vec<(&'a Peer, f64)>>,
+        rank: &Rank,
+        delivery_s: f64,
+        ahead: f64,
+    ) -> bool {
         let (band, deadline, piece) = *rank;
         if (deadline - round.now).as_secs_f64() > delivery_s {
             return true;
@@ -194,31 +180,23 @@ impl Picker {
             Band::Waiting => {
                 let blocks = (ahead / f64::from(BLOCK)).max(1.0);
                 let earlier_s = (delivery_s - FINISH_TOLERANCE_S) / (1.0 + FINISH_TOLERANCE);
-                !self.is_done_before(round, piece, blocks, earlier_s)
+                let sooner = sooner.get_or_insert_with(|| self.sooner(round, earlier_s));
+                let able = sooner.iter().filter(|(peer, _)| self.may_ask(round.now, peer, piece));
+                able.map(|(_, blocks)| blocks).sum::<f64>() < blocks
             }
             Band::Soon => self.line_capacity(round).done_s(ahead) >= delivery_s,
             Band::Edge | Band::Whole => true,
         }
     }
 
-    /// Whether `blocks` blocks of `piece` would all be here before `delivery_s` seconds from now, if each went to
-    /// whichever peer brings it first.
-    fn is_done_before(&self, round: &Round, piece: u32, blocks: f64, delivery_s: f64) -> bool {
-        let (now, mut done) = (round.now, 0.0);
-        for (_, peer) in self.peers.iter() {
-            if !self.may_ask(now, peer, piece) {
-                continue;
-            }
+    /// The peers that would bring blocks before `delivery_s` seconds from now, and how many each.
+    fn sooner(&self, round: &Round, delivery_s: f64) -> Vec<(&Peer, f64)> {
+        let blocks = |peer: &Peer| {
             let rate = round.rate(peer);
-            let working_s = delivery_s - peer.free_s(now, rate);
-            if working_s > 0.0 {
-                done += (working_s * rate / f64::from(BLOCK)).floor();
-                if done >= blocks {
-                    return true;
-                }
-            }
-        }
-        false
+            ((delivery_s - peer.free_s(round.now, rate)) * rate / f64::from(BLOCK)).floor()
+        };
+        let all = self.peers.iter().map(|(_, peer)| (peer, blocks(peer)));
+        all.filter(|(_, blocks)| *blocks > 0.0).collect()
     }
 
     fn line_capacity(&self, round: &mut Round) -> Capacity {
@@ -307,106 +285,5 @@ impl Picker {
         let can = beyond || self.least_partial(band).is_some();
         round.full[band as usize] = !can;
         can
-    }
-
-    /// A block that is late, of a piece that comes before everything that is not asked for yet: with readers that always
-    /// want something new, it would else never have its turn.
-    fn choose_late(&self, round: &mut Round, peer: &Peer, delivery_s: f64) -> Option<Block> {
-        let first = self.index.open.first();
-        let place = round.late.iter().position(|late| {
-            let Late { rank, block, due } = *late;
-            let wanted = self.partials.get(&block.piece).is_some_and(|partial| {
-                !partial.is_here(block.index) && (1..MAX_COPIES).contains(&partial.copies(block.index))
-            });
-            wanted
-                && first.is_none_or(|first| rank < *first)
-                && (round.now - due).as_secs_f64() > delivery_s
-                && self.may_ask(round.now, peer, block.piece)
-                && peer.position(block).is_none()
-        })?;
-        Some(round.late.remove(place).block)
-    }
-
-    /// A block that a reader waits for and that this peer would bring clearly sooner than those asked.
-    fn choose_copy(&self, round: &mut Round, peer: &Peer, delivery_s: f64) -> Option<Block> {
-        if self.index.tails.is_empty() {
-            return None;
-        }
-        if round.asked.is_none() {
-            round.asked = Some(self.asked_blocks(round));
-        }
-        let least_gain_s = LEAST_GAIN_S.max(delivery_s / 4.0);
-        let sooner = round.asked.iter().flatten().filter(|asked| {
-            let jitter_s = if asked.late { 0.0 } else { 2.0 * peer.meter.jitter_s() };
-            asked.delivery_s > delivery_s + least_gain_s + jitter_s
-        });
-        let possible = sooner.filter(|asked| {
-            let Some(partial) = self.partials.get(&asked.block.piece) else {
-                return false;
-            };
-            let copies = partial.copies(asked.block.index);
-            let budget = (partial.block_count() / DUPLICATE_SHARE).max(2);
-            // A peer that turns out to be slow was asked for far too much.
-            let misplaced = asked.blind && asked.delivery_s > 1.5 * delivery_s + MISPLACED_S;
-            let affordable = if asked.late || misplaced {
-                copies < MAX_COPIES
-            } else {
-                copies < 2 && partial.duplicates < budget
-            };
-            affordable && self.may_ask(round.now, peer, asked.block.piece) && peer.position(asked.block).is_none()
-        });
-        possible
-            .max_by(|one, other| one.delivery_s.total_cmp(&other.delivery_s))
-            .map(|asked| asked.block)
-    }
-
-    /// Every block asked for of the pieces that readers wait for and that have no free blocks.
-    fn asked_blocks(&self, round: &Round) -> Vec<Asked> {
-        let pieces: Vec<u32> = self.index.tails.iter().take(MAX_TAILS).map(|rank| rank.2).collect();
-        let mut asked: Vec<Asked> = Vec::new();
-        let answers = self.peers.iter().filter_map(|(_, peer)| peer.meter.answer_s());
-        let (sum, count) = answers.fold((0.0, 0.0), |(sum, count), answer_s| (sum + answer_s, count + 1.0));
-        let answer_s = (count > 0.0).then(|| sum / count);
-        for (_, peer) in self.peers.iter() {
-            let rate = round.rate(peer);
-            // What a peer promised of which nothing is known says nothing; but others have answered meanwhile.
-            let silent = answer_s.filter(|_| peer.meter.window().is_none()).map(|answer_s| {
-                let waited = |request: &Request| (round.now - request.sent).as_secs_f64();
-                peer.requests
-                    .front()
-                    .is_some_and(|head| waited(head) > 2.0 * answer_s + 0.050)
-            });
-            for (place, request) in peer.requests.iter().enumerate() {
-                if !pieces.contains(&request.block.piece) {
-                    continue;
-                }
-                let delivery_s = match request.state {
-                    RequestState::Live => peer.drain_s(round.now, rate, place + 1),
-                    RequestState::Cancelled(until) => (until - round.now).as_secs_f64(),
-                    RequestState::GivenUp(_) => continue,
-                };
-                let tolerance = ((request.due - request.sent) / 2).as_secs_f64().max(0.050);
-                let late = silent.unwrap_or((round.now - request.due).as_secs_f64() > tolerance);
-                asked.push(Asked {
-                    block: request.block,
-                    delivery_s,
-                    late,
-                    blind: request.blind,
-                });
-            }
-        }
-        asked.retain(|asked| {
-            !self
-                .partials
-                .get(&asked.block.piece)
-                .is_none_or(|it| it.is_here(asked.block.index))
-        });
-        asked.sort_by(|one, other| {
-            one.block
-                .cmp(&other.block)
-                .then(one.delivery_s.total_cmp(&other.delivery_s))
-        });
-        asked.dedup_by_key(|asked| asked.block);
-        asked
     }
 }

@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
 use std::time::Duration;
 
-use super::choose::{Choice, Late, Round};
+use super::choose::{Choice, Round};
+use super::copies::Late;
 use super::demands::Band;
 use super::partial::Partial;
 use super::peer::{Request, RequestState};
@@ -15,8 +16,6 @@ use super::settings::{
 use super::state::{Action, Picker};
 use crate::swarm::shape::{BLOCK, Block, Time};
 
-/// A block is late when it should have been here this long ago, or half of the time that it was to take.
-const LATE: Duration = Duration::from_millis(50);
 /// Late blocks that are noted at once.
 const MAX_LATE: usize = 256;
 
@@ -137,30 +136,29 @@ impl Picker {
         if !self.index.is_waited_for() {
             return;
         }
-        let (mut late, mut on_time) = (Vec::new(), HashSet::new());
-        for (_, peer) in self.peers.iter() {
-            let live = peer
-                .requests
-                .iter()
-                .filter(|request| request.state == RequestState::Live);
-            for request in live {
-                let tolerance = ((request.due - request.sent) / 2).max(LATE);
-                if now > request.due + tolerance {
-                    late.push((request.block, request.due));
-                } else {
-                    on_time.insert(request.block);
-                }
-            }
+        let live = || {
+            let requests = self.peers.iter().flat_map(|(_, peer)| &peer.requests);
+            requests.filter(|request| request.state == RequestState::Live)
+        };
+        let late: Vec<(Block, Time)> = live()
+            .filter(|request| request.is_late(now))
+            .map(|request| (request.block, request.due))
+            .collect();
+        if late.is_empty() {
+            return;
         }
+        let on_time = live().filter(|request| !request.is_late(now));
+        let on_time: HashSet<Block> = on_time.map(|request| request.block).collect();
         // One that was asked for again, and may still come in time, is not asked for once more.
-        late.retain(|(block, _)| !on_time.contains(block));
-        let waited_for = late.into_iter().filter_map(|(block, due)| {
+        let hopeless = late.into_iter().filter(|(block, _)| !on_time.contains(block));
+        let waited_for = hopeless.filter_map(|(block, due)| {
             let (band, deadline) = self.demands.urgency(block.piece)?;
             let rank = (band, deadline, block.piece);
             (band == Band::Waiting).then_some(Late { rank, block, due })
         });
         self.late = waited_for.collect();
-        self.late.sort_by_key(|late| (late.rank, late.block));
+        self.late.sort_by_key(|late| (late.rank, late.block, late.due));
+        self.late.dedup_by_key(|late| late.block);
         self.late.truncate(MAX_LATE);
     }
 

@@ -19,6 +19,11 @@ const JITTERS: f64 = 2.0;
 /// What the first block took is a guess, which counts until so much work was measured: a peer that sends in bursts, as
 /// one under a rate limit does, is not taken for as fast as one burst.
 const GUESS_S: f64 = 0.030;
+/// A queue grows no further than what arrived of late, by the clock, would fill so many times over: a burst that takes
+/// no time at all says nothing of what comes after it.
+const TIMES_LATELY: f64 = 4.0;
+/// What arrived of late arrived within about so many seconds in which something was asked for.
+const LATELY_S: f64 = 0.250;
 
 /// What is known of one peer's speed. Times are in seconds.
 ///
@@ -32,11 +37,16 @@ pub(super) struct Meter {
     least_s: Option<f64>,
     /// How far arrivals are off the work predicted, on average.
     jitter_s: f64,
+    /// Blocks that arrived of late, the older the less.
+    lately: f64,
     window: usize,
     samples: u32,
     /// Bytes and work of the first block, as long as they count.
     guess: Option<(f64, f64)>,
     last_arrival: Option<Time>,
+    /// What follows from the above, which is looked at far more often than it changes.
+    rate: Option<f64>,
+    round_trip_s: f64,
 }
 
 impl Meter {
@@ -48,7 +58,7 @@ impl Meter {
             Some(least) => least.min(latency),
             None => latency,
         });
-        let possible = sent + Duration::from_secs_f64(self.round_trip_s());
+        let possible = sent + Duration::from_secs_f64(self.round_trip_found());
         let begun = self.last_arrival.map_or(possible, |last| last.max(possible));
         let work = if self.samples == 0 {
             // How much of it is the way there and back is not known yet.
@@ -67,10 +77,12 @@ impl Meter {
             self.work_s = (self.work_s - guess_s) / 4.0;
         }
         if self.samples > 1 {
-            let off = (work - f64::from(size) / self.rate().unwrap_or(MAX_RATE)).abs();
+            let off = (work - f64::from(size) / self.rate_found().unwrap_or(MAX_RATE)).abs();
             self.jitter_s += (off - self.jitter_s) / 8.0;
         }
         self.samples = self.samples.saturating_add(1);
+        let asked = self.last_arrival.map_or(sent, |last| last.max(sent));
+        self.lately = 1.0 + self.lately * (-(now - asked).as_secs_f64() / LATELY_S).exp();
         self.last_arrival = Some(now);
         self.bytes += f64::from(size);
         self.work_s += work;
@@ -79,22 +91,32 @@ impl Meter {
             self.bytes *= keep;
             self.work_s *= keep;
         }
-        let target = self.target(queue_delay);
+        self.rate = self.rate_found();
+        self.round_trip_s = self.round_trip_found();
         let reached = self.window.max(LEAST_BLOCKS);
-        self.window = target.min(reached + GROWTH_BLOCKS);
+        let grown = (reached + GROWTH_BLOCKS).min(self.proven(queue_delay).max(reached));
+        self.window = self.target(queue_delay).min(grown);
     }
 
     /// Bytes a second while the peer has something to send; `None` before the first block.
     pub(super) fn rate(&self) -> Option<f64> {
-        (self.samples > 0).then(|| (self.bytes / self.work_s.max(1e-9)).clamp(1.0, MAX_RATE))
+        self.rate
     }
 
     /// The time from a request to the first byte of its answer.
     pub(super) fn round_trip_s(&self) -> f64 {
+        self.round_trip_s
+    }
+
+    fn rate_found(&self) -> Option<f64> {
+        (self.samples > 0).then(|| (self.bytes / self.work_s.max(1e-9)).clamp(1.0, MAX_RATE))
+    }
+
+    fn round_trip_found(&self) -> f64 {
         // A guess that has all of the first answer's time for work would leave none for the way.
         let (bytes, guess_s) = self.guess.filter(|_| self.samples > 1).unwrap_or_default();
         let rate = self
-            .rate()
+            .rate_found()
             .map(|_| (self.bytes - bytes) / (self.work_s - guess_s).max(1e-9));
         match (self.least_s, rate) {
             (Some(least), Some(rate)) => (least - f64::from(BLOCK) / rate.clamp(1.0, MAX_RATE)).max(0.0),
@@ -125,6 +147,12 @@ impl Meter {
         let delay_s = (delay_s + JITTERS * self.jitter_s).min(8.0 * delay_s);
         let bytes = rate * (self.least_s.unwrap_or(0.0) + delay_s);
         ((bytes / f64::from(BLOCK)).ceil() as usize).max(LEAST_BLOCKS)
+    }
+
+    /// The longest queue that what arrived of late lets grow.
+    fn proven(&self, queue_delay: Duration) -> usize {
+        let filled_s = self.least_s.unwrap_or(0.0) + queue_delay.as_secs_f64();
+        LEAST_BLOCKS + (TIMES_LATELY * self.lately / LATELY_S * filled_s) as usize
     }
 
     /// Blocks to keep asked of the peer, as many as its rate and round trip need; `None` while it is unknown.
@@ -184,5 +212,44 @@ mod tests {
     fn a_fast_peer_is_known_after_a_few_round_trips() {
         let (_, _, window) = settle(10_485_760.0, Duration::from_millis(100), 100);
         assert!(window > 60, "{window}");
+    }
+
+    #[test]
+    fn a_burst_is_not_taken_for_a_rate() {
+        for first_us in [500, 5_000] {
+            let mut meter = Meter::default();
+            let first = Time::from_micros(first_us);
+            meter.arrived(first, Time::ZERO, BLOCK, true, DELAY);
+            for _ in 0..40 {
+                meter.arrived(first, Time::ZERO, BLOCK, false, DELAY);
+            }
+            let window = meter.window().unwrap();
+            assert!(window <= 40, "{window} after a first answer of {first_us} µs");
+        }
+    }
+
+    #[test]
+    fn a_queue_that_has_grown_stays_while_little_is_asked_for() {
+        let mut meter = Meter::default();
+        let trip = Duration::from_millis(100);
+        let block = Duration::from_secs_f64(f64::from(BLOCK) / 10_485_760.0);
+        let mut now = Time::ZERO;
+        for _ in 0..10 {
+            let sent = now;
+            now = sent + trip;
+            for place in 0..64 {
+                now = now + block;
+                meter.arrived(now, sent, BLOCK, place == 0, DELAY);
+            }
+        }
+        let grown = meter.window().unwrap();
+        assert!(grown > 60, "{grown}");
+        for _ in 0..20 {
+            let sent = now + Duration::from_secs(1);
+            now = sent + trip + block;
+            meter.arrived(now, sent, BLOCK, true, DELAY);
+        }
+        let window = meter.window().unwrap();
+        assert!(window > grown / 2, "{window} of {grown}");
     }
 }

@@ -8,7 +8,7 @@
 //! - *From whom* (`meter`, `peer`, `choose`): each peer's rate and round trip are measured from its arrivals; its queue
 //!   is just long enough to keep it busy; a block that a reader waits for goes to a peer only if it comes in time from
 //!   there.
-//! - *Second thoughts* (`yielding`, and copies in `choose`): a reader that begins to wait pushes aside what can wait,
+//! - *Second thoughts* (`yielding`, `copies`): a reader that begins to wait pushes aside what can wait,
 //!   and a block that is late is asked of another peer.
 //! - *Trust* (`blame`): who sent each block of a bad piece, and how the liar is found.
 
@@ -18,6 +18,7 @@ mod blame;
 mod choose;
 #[cfg(test)]
 mod consistency;
+mod copies;
 mod decide;
 mod demands;
 mod index;

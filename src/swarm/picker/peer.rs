@@ -7,6 +7,9 @@ use super::meter::Meter;
 use super::settings::{ANOTHER_CHANCE, MAX_ALLOWED_FAST, MAX_FORGOTTEN, MAX_REFUSED, REFUSED, Settings};
 use crate::swarm::shape::{BLOCK, Block, PeerKey, PieceSet, Time};
 
+/// A block is late when it should have been here this long ago, or half of the time that it was to take.
+const LATE: Duration = Duration::from_millis(50);
+
 /// One request that was sent and neither answered nor forgotten.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request {
@@ -19,6 +22,13 @@ pub(super) struct Request {
     /// Whether nothing was known of the peer then: it may be far too slow for it.
     pub(super) blind: bool,
     pub(super) state: RequestState,
+}
+
+impl Request {
+    /// Whether its block should have been here some time ago.
+    pub(super) fn is_late(&self, now: Time) -> bool {
+        now > self.due + ((self.due - self.sent) / 2).max(LATE)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::blame::Suspects;
-use super::choose::Late;
+use super::copies::Late;
 use super::demands::{Band, DemandKey, Demands, Want};
 use super::index::{Index, Place};
 use super::partial::Partial;

@@ -51,6 +51,8 @@ pub struct Library {
     pub(super) engine: Engine,
     pub(super) disk: Arc<Disk>,
     pub(super) places: Arc<Semaphore>,
+    /// Held by the one of those that can wait for a place that comes first.
+    pub(super) patience: tokio::sync::Mutex<()>,
     pub(super) resolving: Semaphore,
     pub(super) stopping: CancellationToken,
     pub(super) tasks: TaskTracker,
@@ -105,6 +107,7 @@ impl Library {
             engine,
             disk,
             places: Arc::new(Semaphore::new(PLACES)),
+            patience: tokio::sync::Mutex::default(),
             resolving: Semaphore::new(RESOLVING),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use magnetfs_mount::ReadError;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, TryAcquireError};
 use tracing::{debug, info, warn};
 
 use super::core::{Library, blocking};
@@ -20,6 +20,8 @@ use crate::torrents::source::Magnet;
 const IDLE_LIMIT: Duration = Duration::from_secs(300);
 /// How often idle torrents are looked for.
 const IDLE_ROUND: Duration = Duration::from_secs(10);
+/// How often a torrent that can wait for a place looks for one.
+const PATIENT_ROUND: Duration = Duration::from_secs(1);
 /// How often a torrent's peers are written down, at most.
 const REMEMBER_PAUSE: Duration = Duration::from_secs(60);
 /// The pause after a failed attempt; it doubles up to the second figure.
@@ -41,6 +43,12 @@ impl Library {
         torrent: &Arc<Torrent>,
         patient: bool,
     ) -> Result<Arc<Swarm>, ReadError> {
+        // Before the torrent is locked: neither a reader of it nor a pause has that long to wait.
+        let early = if patient && torrent.swarm().is_none() {
+            Some(self.free_place().await?)
+        } else {
+            None
+        };
         let mut place = torrent.place.lock().await;
         if let Some(error) = torrent.is_halted().error() {
             return Err(error);
@@ -51,7 +59,10 @@ impl Library {
         let Some(contents) = torrent.contents() else {
             return Err(ReadError::Removed);
         };
-        let permit = self.place(patient).await?;
+        let permit = match early {
+            Some(permit) => permit,
+            None => self.place().await?,
+        };
         let contacts = Contacts {
             peers: torrent.options().peers,
             remembered: self.recall(torrent).await,
@@ -121,9 +132,22 @@ impl Library {
         self.seed == Seeding::Always && torrent.is_complete() && torrent.is_halted() == Halt::No
     }
 
-    /// One of the engine's places.
-    async fn place(self: &Arc<Self>, patient: bool) -> Result<OwnedSemaphorePermit, ReadError> {
-        if !patient && self.places.available_permits() == 0 {
+    /// One of the engine's places, when there is one that no reader waits for.
+    async fn free_place(&self) -> Result<OwnedSemaphorePermit, ReadError> {
+        let _first = self.patience.lock().await;
+        loop {
+            match self.places.clone().try_acquire_owned() {
+                Ok(permit) => return Ok(permit),
+                // Who queued for it would stand before the readers that come later.
+                Err(TryAcquireError::NoPermits) => tokio::time::sleep(PATIENT_ROUND).await,
+                Err(TryAcquireError::Closed) => return Err(ReadError::Stopping),
+            }
+        }
+    }
+
+    /// One of the engine's places for a reader, if need be that of a torrent that nobody reads.
+    async fn place(self: &Arc<Self>) -> Result<OwnedSemaphorePermit, ReadError> {
+        if self.places.available_permits() == 0 {
             let mut idle: Vec<_> = self
                 .all()
                 .into_iter()
@@ -156,15 +180,14 @@ pub(super) async fn park_idle(library: Arc<Library>) {
             () = library.stopping.cancelled() => return,
         }
         for torrent in library.all() {
-            let Some(swarm) = torrent.swarm() else {
-                if library.seeds(&torrent) {
-                    library.tend(&torrent);
-                }
-                continue;
-            };
+            if library.seeds(&torrent) {
+                library.tend(&torrent);
+            }
+            let Some(swarm) = torrent.swarm() else { continue };
             let complete = torrent.is_complete();
             let stays = match library.seed {
                 Seeding::Never if complete => false,
+                // Its place is a matter of its turn.
                 Seeding::Always if complete => true,
                 _ => torrent.idle() <= IDLE_LIMIT || (torrent.is_whole() && !complete),
             };
@@ -329,7 +352,18 @@ async fn download(library: &Arc<Library>, torrent: &Arc<Torrent>, contents: &Con
 /// Gives a complete torrent to others for as long as it is to be, when it has its turn.
 async fn give(library: &Arc<Library>, torrent: &Arc<Torrent>) {
     let mut halt = torrent.halt();
-    while let Ok(_turn) = library.seeding.acquire().await {
+    loop {
+        let _turn = match library.seeding.try_acquire() {
+            Ok(turn) => turn,
+            Err(_) => {
+                // Until it is its turn, the place that it has from becoming complete is another's.
+                library.park(torrent).await;
+                let Ok(turn) = library.seeding.acquire().await else {
+                    return;
+                };
+                turn
+            }
+        };
         if !library.seeds(torrent) {
             return;
         }

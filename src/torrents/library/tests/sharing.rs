@@ -1,4 +1,4 @@
-//! Peers over restarts, and what complete torrents give to others.
+//! Peers over restarts, what complete torrents give to others, and who gets a place in the engine.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -160,5 +160,33 @@ fn what_is_never_given_leaves_the_swarm_when_it_is_complete() {
         let (library, ..) = complete(&folder, Seeding::Never).await;
         until(|| library.all()[0].swarm().is_none()).await;
         library.stop().await;
+    });
+}
+
+#[test]
+fn what_waits_for_a_place_in_the_engine_holds_up_neither_a_pause_nor_a_reader() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let (bytes, seeder) = film(&folder, "Film.mkv").await;
+        let library = open(&folder).await;
+        let all = library.places.available_permits() as u32;
+        let taken = library.places.clone().acquire_many_owned(all).await.unwrap();
+        let whole = AddOptions {
+            download: Some(Download::Whole),
+            ..with_peer(&seeder)
+        };
+        library.add(metainfo(&seeder), whole).await.unwrap();
+        until(|| library.patience.try_lock().is_err()).await;
+        library.pause("Film.mkv").await.unwrap();
+        library.resume("Film.mkv").await.unwrap();
+        let reading = {
+            let library = library.clone();
+            tokio::spawn(async move { read(&library, "Film.mkv", 0, 1000).await })
+        };
+        until(|| library.all()[0].place.try_lock().is_err()).await;
+        drop(taken);
+        assert!(reading.await.unwrap().unwrap() == bytes[..1000]);
+        library.stop().await;
+        seeder.stop().await;
     });
 }
