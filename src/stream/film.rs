@@ -82,12 +82,13 @@ impl<S: Source> Film<S> {
         self.house.part(&self.facts, track, Part::Segment(number)).await
     }
 
-    /// Whether a segment that was given may yet come with other bytes: one of subtitles, from a run that began too
-    /// shortly before it to have met every cue in it.
-    pub fn is_provisional(&self, rendition: &RenditionId, number: u32) -> bool {
+    /// Whether a segment that was given as `bytes` may yet come with others: one of subtitles, from a run that began too
+    /// shortly before it to have met every cue in it. The final one may have been made since it was given.
+    pub fn is_provisional(&self, rendition: &RenditionId, number: u32, bytes: &Bytes) -> bool {
         let subtitles = matches!(rendition, RenditionId::Subtitles(_));
         let track = self.facts.track(*rendition);
-        subtitles && !track.is_some_and(|track| self.house.keeps(&self.facts, track, Part::Segment(number)))
+        let kept = track.and_then(|track| self.house.kept(&self.facts, track, Part::Segment(number)));
+        subtitles && kept.as_ref() != Some(bytes)
     }
 
     /// What is to be told of it now.

@@ -155,9 +155,9 @@ impl<S: Source> House<S> {
         self.segments.get_now(facts.cached(track, part)).or_else(provisional)
     }
 
-    /// Whether a part is kept as it will always be.
-    pub(super) fn keeps(&self, facts: &Facts, track: usize, part: Part) -> bool {
-        self.segments.get_now(facts.cached(track, part)).is_some()
+    /// A part as it will always be, if it is kept in memory.
+    pub(super) fn kept(&self, facts: &Facts, track: usize, part: Part) -> Option<Bytes> {
+        self.segments.get_now(facts.cached(track, part))
     }
 
     /// How many wait for a film and what for, since how long; how many runs work on it.
