@@ -24,6 +24,9 @@ use crate::media::{Container, Index};
 /// Of what segments are made of and how: another number makes other keys, so that nothing is mixed.
 const LAYOUT: u32 = 1;
 
+/// The most segments of a film: three days of it. An index may claim a million, each with its line in every playlist.
+const MOST_SEGMENTS: u32 = 1 << 16;
+
 /// Ends differ from what the header of an MP4 says by less than this.
 const END_TOLERANCE_S: f64 = 2.0;
 
@@ -136,6 +139,12 @@ impl Facts {
     pub(super) fn of(name: &FileName, size: u64, index: &Index) -> Result<Facts, NotPlayable> {
         let plan = Plan::of(index)?;
         let timeline = Arc::new(Timeline::of(&plan));
+        if timeline.count() > MOST_SEGMENTS {
+            let count = timeline.count();
+            let why =
+                format!("This file would have {count} segments, and {MOST_SEGMENTS} are the most that are served.");
+            return Err(NotPlayable(why));
+        }
         let tracks = plan.renditions().iter().map(|rendition| TrackShape {
             text: matches!(rendition.id, RenditionId::Subtitles(_)),
             end_s: rendition.track.end as f64 / f64::from(rendition.track.timescale.max(1)),
