@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::cache::Segments;
+use super::cache::{Provisional, Segments};
 use super::error::StreamError;
 use super::film::Facts;
 use super::options::StreamOptions;
@@ -55,7 +55,7 @@ struct Desked {
     facts: Arc<Facts>,
     command: watch::Sender<Command>,
     /// Subtitles that may not be kept, for those who ask while the run lasts.
-    provisional: HashMap<(usize, u32), Bytes>,
+    provisional: Provisional,
 }
 
 /// What a run is told.
@@ -148,9 +148,7 @@ impl<S: Source> House<S> {
         let provisional = || {
             let Part::Segment(number) = part else { return None };
             let of_film = desk.runs.values().filter(|run| run.facts.shape.key == facts.shape.key);
-            of_film
-                .filter_map(|run| run.provisional.get(&(track, number)).cloned())
-                .next()
+            of_film.filter_map(|run| run.provisional.get(track, number)).next()
         };
         self.segments.get_now(facts.cached(track, part)).or_else(provisional)
     }
@@ -205,8 +203,12 @@ impl<S: Source> House<S> {
         provisional: bool,
     ) {
         self.change(facts, |desk, now| {
-            if let (true, Part::Segment(number), Some(run)) = (provisional, part, desk.runs.get_mut(&id)) {
-                run.provisional.insert((track, number), bytes.clone());
+            if let (Part::Segment(number), Some(run)) = (part, desk.runs.get_mut(&id)) {
+                if provisional {
+                    run.provisional.put(track, number, bytes.clone());
+                } else {
+                    run.provisional.remove(track, number);
+                }
             }
             let (fed, actions) = desk.policy.made(now, id, track, part);
             for id in fed {
@@ -346,7 +348,7 @@ impl<S: Source> House<S> {
         let run = Desked {
             facts: facts.clone(),
             command,
-            provisional: HashMap::new(),
+            provisional: Provisional::default(),
         };
         desk.runs.insert(id, run);
         let run = tokio::spawn(run::run(self.clone(), facts.clone(), id, told));
