@@ -49,6 +49,18 @@ enum Trouble {
     Uncut(String),
 }
 
+/// A process whose pace may be told of: it is forgotten at the end, also that of a panic.
+struct Paced<'a, S: Source> {
+    house: &'a House<S>,
+    pid: u32,
+}
+
+impl<S: Source> Drop for Paced<'_, S> {
+    fn drop(&mut self) {
+        self.house.source.forget(self.pid);
+    }
+}
+
 /// Runs FFmpeg for as long as the house wants it. It is reaped when this is ready.
 pub(super) async fn run<S: Source>(
     house: Arc<House<S>>,
@@ -72,8 +84,9 @@ pub(super) async fn run<S: Source>(
     };
     let pid = ffmpeg.pid;
     tracing::debug!(film = %facts.name, pid, first = place.first, earlier = place.earlier, "FFmpeg runs");
+    let paced = Paced { house: &house, pid };
     let went = follow(&house, &facts, id, place, ffmpeg, command).await;
-    house.source.forget(pid);
+    drop(paced);
     match went {
         Some((end, refusal)) => {
             tracing::debug!(film = %facts.name, pid, ?end, %refusal, "FFmpeg has ended");
