@@ -109,10 +109,7 @@ impl<S: Source> Film<S> {
                     Part::Segment(number) => facts.timeline.start_s(number) - facts.timeline.start_s(0),
                 },
                 waited,
-                silent: source
-                    .last_progress(&facts.name)
-                    .max(*facts.heard.lock())
-                    .map(|last| last.elapsed()),
+                silent: self.house.last_came(facts).map(|last| last.elapsed()),
             },
             None if whole == [true] => Situation::Complete,
             None => Situation::Fed,

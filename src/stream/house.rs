@@ -25,7 +25,7 @@ use crate::ffmpeg::Launcher;
 const RETRY_AFTER_S: u32 = 2;
 
 /// No request waits longer, however slowly its data arrives.
-const CEILING: Duration = Duration::from_secs(1800);
+pub(super) const CEILING: Duration = Duration::from_secs(1800);
 
 /// How often a request that waits looks whether data still arrives.
 const LOOK: Duration = Duration::from_secs(1);
@@ -289,8 +289,13 @@ impl<S: Source> House<S> {
 
     /// Whether anything has come for a film within the deadline.
     pub(super) fn arrives(&self, facts: &Facts) -> bool {
-        let last = self.source.last_progress(&facts.name).max(*facts.heard.lock());
+        let last = self.last_came(facts);
         last.is_some_and(|last| last.elapsed() < self.options.read_deadline)
+    }
+
+    /// When anything last came for a film, from the swarm or from FFmpeg.
+    pub(super) fn last_came(&self, facts: &Facts) -> Option<Instant> {
+        self.source.last_progress(&facts.name).max(*facts.heard.lock())
     }
 
     pub(super) fn unavailable(&self, file: &FileName) -> StreamError {

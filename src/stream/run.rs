@@ -2,8 +2,9 @@
 
 use std::mem;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
@@ -13,7 +14,7 @@ use tokio::time::{interval, sleep, timeout};
 use super::cutter::{Cut, Cutter};
 use super::error::StreamError;
 use super::film::Facts;
-use super::house::{Command, House};
+use super::house::{CEILING, Command, House};
 use super::plan::RenditionId;
 use super::policy::{End, Part, Place, RunId};
 use super::source::Source;
@@ -31,7 +32,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// FFmpeg writes a cue that it has read within this time, also on a busy machine.
 const LAG: Duration = Duration::from_millis(300);
 
-/// FFmpeg ends when its outputs have; one that does not is killed.
+/// FFmpeg ends when its outputs have, and so it does when the mount has given up its reads; one that does not is killed.
 const LINGER: Duration = Duration::from_secs(10);
 
 /// What FFmpeg says when a read of its input fails. It exits with 0 all the same, after an MP4's packet that is cut
@@ -116,6 +117,7 @@ async fn follow<S: Source>(
     let ffmpeg = Arc::new(ffmpeg);
     let mut pipes = JoinSet::new();
     let video_s = Arc::new(watch::Sender::new(f64::NEG_INFINITY));
+    let gave = Arc::new(Mutex::new(Instant::now()));
     for (track, (output, rendition)) in outputs.into_iter().zip(facts.plan.renditions()).enumerate() {
         let cutter = Cutter::new(&facts.plan, &facts.timeline, rendition.id, place.first);
         let pipe = Pipe {
@@ -127,11 +129,12 @@ async fn follow<S: Source>(
             is_text: matches!(rendition.id, RenditionId::Subtitles(_)),
             ffmpeg: Arc::downgrade(&ffmpeg),
             video_s: video_s.clone(),
+            gave: gave.clone(),
         };
         let cutter = cutter.begun_at(place.first - place.earlier);
         pipes.spawn(pipe.drain(cutter, output, command.clone()));
     }
-    let drained = drained(house, facts, ffmpeg.pid, &mut pipes, command).await;
+    let drained = drained(house, facts, ffmpeg.pid, &mut pipes, &gave, command).await;
     if drained.is_err() {
         ffmpeg.kill();
     }
@@ -186,19 +189,20 @@ async fn drained<S: Source>(
     facts: &Arc<Facts>,
     pid: u32,
     pipes: &mut JoinSet<Result<(Pipe<S>, Cutter), Trouble>>,
+    gave: &Mutex<Instant>,
     mut command: watch::Receiver<Command>,
 ) -> Result<Vec<(Pipe<S>, Cutter)>, Trouble> {
     let mut drained = Vec::new();
     let mut tick = interval(TICK);
     let mut urgent = None;
     loop {
-        match *command.borrow_and_update() {
+        let orders = match *command.borrow_and_update() {
             Command::Stop => return Err(Trouble::Stopped),
-            Command::Go(orders) if urgent != Some(orders.urgent) => {
-                house.source.pace(pid, orders.urgent);
-                urgent = Some(orders.urgent);
-            }
-            Command::Go(_) => {}
+            Command::Go(orders) => orders,
+        };
+        if urgent != Some(orders.urgent) {
+            house.source.pace(pid, orders.urgent);
+            urgent = Some(orders.urgent);
         }
         tokio::select! {
             changed = command.changed() => changed.map_err(|_| Trouble::Stopped)?,
@@ -207,9 +211,26 @@ async fn drained<S: Source>(
                 Some(Ok(pipe)) => drained.push(pipe?),
                 Some(Err(panicked)) => return Err(Trouble::Uncut(panicked.to_string())),
             },
-            _ = tick.tick() => house.tick(facts),
+            _ = tick.tick() => {
+                house.tick(facts);
+                if !orders.open {
+                    *gave.lock() = Instant::now();
+                }
+                let gave = *gave.lock();
+                if hangs(house, facts, gave) {
+                    return Err(Trouble::Uncut(format!("it gave nothing for {} s", gave.elapsed().as_secs())));
+                }
+            }
         }
     }
+}
+
+/// Whether FFmpeg, which is read and last gave something then, will never give anything more. While nothing comes of
+/// the torrent, the mount ends its reads at their deadline, and it ends upon that; while something does, it may be what
+/// is waited for, for as long as any request waits.
+fn hangs<S: Source>(house: &House<S>, facts: &Facts, gave: Instant) -> bool {
+    let came = house.last_came(facts).map_or(gave, |came| came.max(gave));
+    came.elapsed() >= house.options.read_deadline + LINGER || gave.elapsed() >= CEILING
 }
 
 /// "A tail that did not reach its boundary is never cached": gives out what is left in the cutters only if the run came
@@ -239,6 +260,8 @@ struct Pipe<S: Source> {
     ffmpeg: Weak<Run>,
     /// How far the video of the run has come.
     video_s: Arc<watch::Sender<f64>>,
+    /// When any pipe of the run last gave something.
+    gave: Arc<Mutex<Instant>>,
 }
 
 impl<S: Source> Pipe<S> {
@@ -285,6 +308,7 @@ impl<S: Source> Pipe<S> {
             if length == 0 {
                 break;
             }
+            *self.gave.lock() = Instant::now();
             let cuts = cutter
                 .push(&buffer[..length])
                 .map_err(|error| Trouble::Uncut(error.to_string()))?;
