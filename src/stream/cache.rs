@@ -113,8 +113,8 @@ impl Segments {
     }
 }
 
-/// Subtitles of one run that may not be kept, for those who ask while it lasts. If they become too much, the earliest in
-/// the film go.
+/// Subtitles of one run that may not be kept, for those who ask while it lasts. If they become too much, the earliest
+/// in the film go.
 #[derive(Debug, Default)]
 pub(super) struct Provisional {
     segments: BTreeMap<(u32, usize), Bytes>,

@@ -85,8 +85,8 @@ impl<S: Source> Film<S> {
         self.house.part(&self.facts, track, Part::Segment(number)).await
     }
 
-    /// Whether a segment that was given as `bytes` may yet come with others: one of subtitles, from a run that began too
-    /// shortly before it to have met every cue in it. The final one may have been made since it was given.
+    /// Whether a segment that was given as `bytes` may yet come with others: one of subtitles, from a run that began
+    /// too shortly before it to have met every cue in it. The final one may have been made since it was given.
     pub fn is_provisional(&self, rendition: &RenditionId, number: u32, bytes: &Bytes) -> bool {
         let subtitles = matches!(rendition, RenditionId::Subtitles(_));
         let track = self.facts.track(*rendition);
@@ -210,7 +210,7 @@ impl Facts {
         let count = self.timeline.count();
         match self.plan.container() {
             Container::Mp4 => reached_s >= self.timeline.start_s(count) - END_TOLERANCE_S,
-            // The header tells only the end of the longest track, so this says no more than that it is the last segment.
+            // The header tells only the end of the longest track, so this says only that it is the last segment.
             Container::Matroska | Container::Webm => reached_s >= self.timeline.start_s(count - 1),
         }
     }

@@ -9,8 +9,8 @@ use mp4_atom::{DecodeAtom, Encode, FourCC, Header, Mdhd, Mfhd, Moof, Tfdt, Tfhd,
 
 /// The most bytes of a fragment's data, and of a segment. A group of pictures of 10 s at 200 Mbit/s fits.
 pub const LARGEST_FRAGMENT: u64 = 256 << 20;
-/// What each sample of a segment counts among these besides its data, since it may have none: its place in memory, which
-/// is more than its place in the table.
+/// What each sample of a segment counts among these besides its data, since it may have none: its place in memory,
+/// which is more than its place in the table.
 pub(super) const SAMPLE_COST: u64 = 64;
 /// The most bytes of a header: FFmpeg's are a few KiB.
 pub(super) const LARGEST_INIT: u64 = 1 << 20;

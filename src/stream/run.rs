@@ -32,7 +32,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// FFmpeg writes a cue that it has read within this time, also on a busy machine.
 const LAG: Duration = Duration::from_millis(300);
 
-/// FFmpeg ends when its outputs have, and so it does when the mount has given up its reads; one that does not is killed.
+/// FFmpeg ends when its outputs have, and when the mount has given up its reads; one that does not is killed after this.
 const LINGER: Duration = Duration::from_secs(10);
 
 /// What FFmpeg says when a read of its input fails. It exits with 0 all the same, after an MP4's packet that is cut
