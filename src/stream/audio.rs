@@ -89,6 +89,10 @@ impl AudioCutter {
         Ok(cuts)
     }
 
+    pub(super) fn held(&self) -> u64 {
+        self.reader.held() + self.bytes
+    }
+
     pub(super) fn finish(mut self) -> Result<Vec<Cut>, CutError> {
         let mut cuts = Vec::new();
         while self.next < self.timeline.count() && !self.landed_late {

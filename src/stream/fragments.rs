@@ -132,6 +132,12 @@ impl FragmentReader {
         }
     }
 
+    /// Bytes that wait for the rest of their piece.
+    pub(super) fn held(&self) -> u64 {
+        let samples = self.table.as_ref().map_or(0, Vec::len) as u64;
+        (self.buffer.len() + self.header.len()) as u64 + samples * SAMPLE_COST
+    }
+
     fn take(&mut self, kind: [u8; 4], header: usize, whole: Bytes) -> Result<Option<Piece>, FragmentError> {
         match (&kind, self.timescale) {
             (b"ftyp", None) if self.header.is_empty() => {

@@ -95,8 +95,8 @@ impl SubtitleCutter {
         Ok(cuts)
     }
 
-    /// Gives, provisionally, each segment that the video is past: FFmpeg writes each of its outputs from a thread of its
-    /// own, so a cue may be on its way still. A cue that comes later makes it final, or the end.
+    /// Gives, provisionally, each segment that the video is past: FFmpeg writes each of its outputs from a thread of
+    /// its own, so a cue may be on its way still. A cue that comes later makes it final, or the end.
     pub(super) fn passed(&mut self, seconds: f64) -> Vec<Cut> {
         let mut cuts = Vec::new();
         self.reached_s = self.reached_s.max(seconds - INTERLEAVE_S);
@@ -109,6 +109,10 @@ impl SubtitleCutter {
             self.given += 1;
         }
         cuts
+    }
+
+    pub(super) fn held(&self) -> u64 {
+        self.bytes as u64
     }
 
     pub(super) fn finish(mut self) -> Result<Vec<Cut>, CutError> {

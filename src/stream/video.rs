@@ -76,6 +76,10 @@ impl VideoCutter {
         Ok(cuts)
     }
 
+    pub(super) fn held(&self) -> u64 {
+        self.reader.held() + self.gathered.as_ref().map_or(0, |gathered| gathered.bytes)
+    }
+
     pub(super) fn finish(mut self) -> Result<Vec<Cut>, CutError> {
         match self.gathered.take() {
             Some(gathered) => Ok(vec![self.cut(gathered, None)?]),
