@@ -108,7 +108,7 @@ const ALSO_ALLOWED: &[c_long] = &[];
 /// What opens a file for more than reading. (`O_TMPFILE` needs one of the first two.)
 const TO_WRITE: u64 = (libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC) as u64;
 
-/// What `fcntl` may not do: name a process that the kernel signals when a pipe is ready. (`F_SETOWN` and `F_SETOWN_EX`.)
+/// What `fcntl` may not do: name a process that the kernel signals when a pipe is ready (`F_SETOWN`, `F_SETOWN_EX`).
 const SIGNALLING: [libc::c_int; 2] = [libc::F_SETOWN, 15];
 
 /// Confines the thread that calls this, and what it starts and becomes.
