@@ -154,7 +154,7 @@ impl Facts {
         Ok(Facts {
             name: name.clone(),
             size,
-            plan,
+            plan: plan.without_keyframes(),
             timeline,
             shape: Arc::new(shape),
             heard: Mutex::new(None),

@@ -152,6 +152,16 @@ impl Plan {
         self.renditions.iter().map(output).collect()
     }
 
+    /// The same without its keyframes: a [`Timeline`](super::Timeline) that was made of it has what is needed of them.
+    pub(super) fn without_keyframes(mut self) -> Plan {
+        for rendition in &mut self.renditions {
+            if let Kind::Video(video) = &mut rendition.track.kind {
+                video.keyframes = Vec::new();
+            }
+        }
+        self
+    }
+
     /// Which tracks are not served and why, one sentence each, for people.
     pub fn left_out(&self) -> &[String] {
         &self.left_out
