@@ -282,3 +282,29 @@ impl Walker<'_> {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::tests::full;
+    use super::*;
+
+    #[test]
+    fn pauses_longer_than_all_time_are_survived() {
+        let stbl = [
+            full(b"stts", &[1, 1, 1]),
+            full(b"stsz", &[100, 1]),
+            full(b"stsc", &[1, 1, 1, 1]),
+            full(b"stco", &[1, 0]),
+        ];
+        let stbl = stbl.concat();
+        let tables = Tables::read(&stbl).expect("tables");
+        let pause = Edit {
+            duration: 1 << 60,
+            media: -1,
+        };
+        let mut edits = vec![pause; 9];
+        edits.push(Edit { duration: 1, media: 0 });
+        let shown = show(&tables, &edits, Walk::Video, 1000, &mut 1000).expect("a walk");
+        assert!(shown.start <= shown.end, "{shown:?}");
+    }
+}
