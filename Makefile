@@ -74,12 +74,12 @@ test:
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) test --workspace --locked -- --test-threads=2
 
-# The long versions: SOAK times as many simulated swarms, CHURN_SECONDS of peers that die, return, stall and lie, KILLS of
-# FFmpeg under play, and FUZZ_SECONDS of each fuzz target. Everything is run, then what each came to is said.
+# The long versions: SOAK times as many simulated swarms, CHURN_SECONDS of peers that die, return, stall and lie, KILLS
+# of FFmpeg under play, and FUZZ_SECONDS of each fuzz target. Everything is run, then what each came to is said.
 SOAK ?= 20
 CHURN_SECONDS ?= 600
-FUZZ_SECONDS ?= 60
 KILLS ?= 100
+FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := message handshake extension metadata tracker metainfo media
 SOAK_DIR := $(TARGET)/soak
 
@@ -103,7 +103,7 @@ soak:
 	done; \
 	grep -h '^test result: [^0]* [1-9]' $(SOAK_DIR)/simulator.log | sed 's/^/simulator: /'; \
 	grep -h 'churn of' $(SOAK_DIR)/churn.log; \
-	grep -h 'kills in' $(SOAK_DIR)/kills.log; \
+	grep -h ' kills in ' $(SOAK_DIR)/kills.log; \
 	for target in $(FUZZ_TARGETS); do \
 		echo "fuzz $$target: $$(grep -h '^Done ' $(SOAK_DIR)/fuzz-$$target.log || echo a finding)"; \
 	done; \

@@ -54,7 +54,7 @@ impl Films for Web {
     async fn segment(&self, file: &FileName, rendition: RenditionId, number: u32) -> Result<Segment, StreamError> {
         let film = self.open_film(file).await?;
         let bytes = film.segment(&rendition, number).await?;
-        let provisional = film.is_provisional(&rendition, number);
+        let provisional = film.is_provisional(&rendition, number, &bytes);
         Ok(Segment { bytes, provisional })
     }
 

@@ -40,7 +40,7 @@ pub enum Confinement {
     None,
 }
 
-/// What one run may use of the machine.
+/// What one run may use of the machine; with more than eight outputs, some more for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of memory. A copying run needs some 60 MB, and more for a large index.
@@ -48,6 +48,16 @@ pub struct Limits {
     /// Open files.
     pub files: u64,
 }
+
+/// As many outputs as the usual limits are meant for.
+const FEW_OUTPUTS: usize = 8;
+
+/// What each further output may take: the stacks of its decoder, encoder and muxer, of 8 MiB each, which newer FFmpegs
+/// run as a thread each.
+const OUTPUT_MEMORY: u64 = 32 << 20;
+
+/// Its pipe, and the copy of it that newer FFmpegs make.
+const OUTPUT_FILES: u64 = 2;
 
 impl Default for LauncherOptions {
     /// FFmpeg from `PATH`, kept in by the very program that runs now, also when its file has been replaced since.
@@ -145,11 +155,13 @@ impl Launcher {
         })?;
         let mut command = match &self.options.confinement {
             Confinement::Program(program) => {
+                let further = job.outputs.len().saturating_sub(FEW_OUTPUTS) as u64;
+                let Limits { memory, files } = self.options.limits;
                 let rules = Rules {
                     parent: std::process::id(),
                     input: job.input.clone(),
-                    memory: self.options.limits.memory,
-                    files: self.options.limits.files,
+                    memory: memory.saturating_add(further * OUTPUT_MEMORY),
+                    files: files.saturating_add(further * OUTPUT_FILES),
                 };
                 let mut command = Command::new(program);
                 command.args(rules.arguments()).arg("--").arg(&ffmpeg);

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use crate::media::{Container, Kind, Track};
 
 use super::cutter::{Cut, CutError, OFFSET_S};
-use super::fragments::{self, Coded, Fragment, FragmentError, FragmentReader, LARGEST_FRAGMENT, Piece, Sample};
+use super::fragments::{
+    self, Coded, Fragment, FragmentError, FragmentReader, LARGEST_FRAGMENT, Piece, SAMPLE_COST, Sample,
+};
 use super::plan::{Plan, Rendition};
 use super::timeline::Timeline;
 
@@ -87,6 +89,10 @@ impl AudioCutter {
         Ok(cuts)
     }
 
+    pub(super) fn held(&self) -> u64 {
+        self.reader.held() + self.bytes
+    }
+
     pub(super) fn finish(mut self) -> Result<Vec<Cut>, CutError> {
         let mut cuts = Vec::new();
         while self.next < self.timeline.count() && !self.landed_late {
@@ -130,7 +136,7 @@ impl AudioCutter {
                 self.cut(Some(sample.pts), cuts)?;
             }
             if number == self.next && self.next <= self.last() {
-                self.bytes += data.len() as u64;
+                self.bytes += data.len() as u64 + SAMPLE_COST;
                 if self.bytes > LARGEST_FRAGMENT {
                     let (bytes, limit) = (self.bytes, LARGEST_FRAGMENT);
                     return Err(FragmentError::TooLarge {

@@ -1,6 +1,6 @@
 //! Segments that were made once: some in memory, more on disk, also after a restart.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -16,6 +16,9 @@ use super::shelf::{Bounds, Shelf};
 
 /// What an entry in memory costs besides its bytes.
 const ENTRY_COST: usize = 256;
+
+/// The most bytes of one run's provisional subtitles, with the same cost for each.
+const PROVISIONAL_LIMIT: usize = 8 << 20;
 
 /// What a part is known by. Equal keys have equal bytes, whenever and by whomever they were made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -110,6 +113,38 @@ impl Segments {
     }
 }
 
+/// Subtitles of one run that may not be kept, for those who ask while it lasts. If they become too much, the earliest
+/// in the film go.
+#[derive(Debug, Default)]
+pub(super) struct Provisional {
+    segments: BTreeMap<(u32, usize), Bytes>,
+    bytes: usize,
+}
+
+impl Provisional {
+    pub(super) fn get(&self, track: usize, number: u32) -> Option<Bytes> {
+        self.segments.get(&(number, track)).cloned()
+    }
+
+    pub(super) fn put(&mut self, track: usize, number: u32, bytes: Bytes) {
+        self.remove(track, number);
+        self.bytes += bytes.len() + ENTRY_COST;
+        self.segments.insert((number, track), bytes);
+        while self.bytes > PROVISIONAL_LIMIT
+            && let Some((_, gone)) = self.segments.pop_first()
+        {
+            self.bytes -= gone.len() + ENTRY_COST;
+        }
+    }
+
+    /// The final one has been made.
+    pub(super) fn remove(&mut self, track: usize, number: u32) {
+        if let Some(gone) = self.segments.remove(&(number, track)) {
+            self.bytes -= gone.len() + ENTRY_COST;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +195,21 @@ mod tests {
         kept.await.unwrap();
         assert_eq!(segments.get(key(0, 1)).await, None);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn provisional_subtitles_are_bounded_and_the_earliest_go_first() {
+        let mut provisional = Provisional::default();
+        let large = || Bytes::from(vec![b'x'; PROVISIONAL_LIMIT / 2 - ENTRY_COST]);
+        provisional.put(2, 7, large());
+        provisional.put(1, 8, Bytes::from_static(b"old"));
+        provisional.put(1, 8, large());
+        assert!(provisional.get(2, 7).is_some() && provisional.get(1, 8) == Some(large()));
+        provisional.put(0, 9, Bytes::from_static(b"new"));
+        assert!(provisional.get(2, 7).is_none() && provisional.get(1, 8).is_some());
+        provisional.remove(1, 8);
+        provisional.remove(0, 9);
+        assert_eq!((provisional.get(0, 9), provisional.bytes), (None, 0));
     }
 
     #[test]

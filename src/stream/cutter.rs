@@ -149,6 +149,16 @@ impl Cutter {
         }
     }
 
+    /// Bytes that it holds of what is not whole yet.
+    pub(super) fn held(&self) -> u64 {
+        match &self.kind {
+            Kind::Video(video) => video.held(),
+            Kind::Audio(audio) => audio.held(),
+            Kind::Subtitles(subtitles) => subtitles.held(),
+            Kind::Nothing => 0,
+        }
+    }
+
     /// How far the pipe has come, in seconds of the container; the beginning of the run's first segment until then.
     pub fn reached_s(&self) -> f64 {
         match &self.kind {

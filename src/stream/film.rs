@@ -24,6 +24,9 @@ use crate::media::{Container, Index};
 /// Of what segments are made of and how: another number makes other keys, so that nothing is mixed.
 const LAYOUT: u32 = 1;
 
+/// The most segments of a film: three days of it. An index may claim a million, each with its line in every playlist.
+const MOST_SEGMENTS: u32 = 1 << 16;
+
 /// Ends differ from what the header of an MP4 says by less than this.
 const END_TOLERANCE_S: f64 = 2.0;
 
@@ -85,12 +88,13 @@ impl<S: Source> Film<S> {
         self.house.part(&self.facts, track, Part::Segment(number)).await
     }
 
-    /// Whether a segment that was given may yet come with other bytes: one of subtitles, from a run that began too
-    /// shortly before it to have met every cue in it.
-    pub fn is_provisional(&self, rendition: &RenditionId, number: u32) -> bool {
+    /// Whether a segment that was given as `bytes` may yet come with others: one of subtitles, from a run that began
+    /// too shortly before it to have met every cue in it. The final one may have been made since it was given.
+    pub fn is_provisional(&self, rendition: &RenditionId, number: u32, bytes: &Bytes) -> bool {
         let subtitles = matches!(rendition, RenditionId::Subtitles(_));
         let track = self.facts.track(*rendition);
-        subtitles && !track.is_some_and(|track| self.house.keeps(&self.facts, track, Part::Segment(number)))
+        let kept = track.and_then(|track| self.house.kept(&self.facts, track, Part::Segment(number)));
+        subtitles && kept.as_ref() != Some(bytes)
     }
 
     /// What is to be told of it now.
@@ -108,10 +112,7 @@ impl<S: Source> Film<S> {
                     Part::Segment(number) => facts.timeline.start_s(number) - facts.timeline.start_s(0),
                 },
                 waited,
-                silent: source
-                    .last_progress(&facts.name)
-                    .max(*facts.heard.lock())
-                    .map(|last| last.elapsed()),
+                silent: self.house.last_came(facts).map(|last| last.elapsed()),
             },
             None if whole == [true] => Situation::Complete,
             None => Situation::Fed,
@@ -138,6 +139,12 @@ impl Facts {
     pub(super) fn of(name: &FileName, size: u64, index: &Index) -> Result<Facts, NotPlayable> {
         let plan = Plan::of(index)?;
         let timeline = Arc::new(Timeline::of(&plan));
+        if timeline.count() > MOST_SEGMENTS {
+            let count = timeline.count();
+            let why =
+                format!("This file would have {count} segments, and {MOST_SEGMENTS} are the most that are served.");
+            return Err(NotPlayable(why));
+        }
         let tracks = plan.renditions().iter().map(|rendition| TrackShape {
             text: matches!(rendition.id, RenditionId::Subtitles(_)),
             end_s: rendition.track.end as f64 / f64::from(rendition.track.timescale.max(1)),
@@ -150,7 +157,7 @@ impl Facts {
         Ok(Facts {
             name: name.clone(),
             size,
-            plan,
+            plan: plan.without_keyframes(),
             timeline,
             shape: Arc::new(shape),
             heard: Mutex::new(None),
@@ -213,7 +220,7 @@ impl Facts {
         let count = self.timeline.count();
         match self.plan.container() {
             Container::Mp4 => reached_s >= self.timeline.start_s(count) - END_TOLERANCE_S,
-            // The header tells only the end of the longest track, so this says no more than that it is the last segment.
+            // The header tells only the end of the longest track, so this says only that it is the last segment.
             Container::Matroska | Container::Webm => reached_s >= self.timeline.start_s(count - 1),
         }
     }

@@ -9,6 +9,9 @@ use mp4_atom::{DecodeAtom, Encode, FourCC, Header, Mdhd, Mfhd, Moof, Tfdt, Tfhd,
 
 /// The most bytes of a fragment's data, and of a segment. A group of pictures of 10 s at 200 Mbit/s fits.
 pub const LARGEST_FRAGMENT: u64 = 256 << 20;
+/// What each sample of a segment counts among these besides its data, since it may have none: its place in memory,
+/// which is more than its place in the table.
+pub(super) const SAMPLE_COST: u64 = 64;
 /// The most bytes of a header: FFmpeg's are a few KiB.
 pub(super) const LARGEST_INIT: u64 = 1 << 20;
 /// The most bytes of a fragment's tables: ten minutes at 600 frames a second, which is more than one group has.
@@ -127,6 +130,12 @@ impl FragmentReader {
             let whole = self.buffer.split_to(size).freeze();
             pieces.extend(self.take(kind, header, whole)?);
         }
+    }
+
+    /// Bytes that wait for the rest of their piece.
+    pub(super) fn held(&self) -> u64 {
+        let samples = self.table.as_ref().map_or(0, Vec::len) as u64;
+        (self.buffer.len() + self.header.len()) as u64 + samples * SAMPLE_COST
     }
 
     fn take(&mut self, kind: [u8; 4], header: usize, whole: Bytes) -> Result<Option<Piece>, FragmentError> {

@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::cache::Segments;
+use super::cache::{Provisional, Segments};
 use super::error::StreamError;
 use super::film::Facts;
 use super::options::StreamOptions;
@@ -25,7 +25,7 @@ use crate::ffmpeg::Launcher;
 const RETRY_AFTER_S: u32 = 2;
 
 /// No request waits longer, however slowly its data arrives.
-const CEILING: Duration = Duration::from_secs(1800);
+pub(super) const CEILING: Duration = Duration::from_secs(1800);
 
 /// How often a request that waits looks whether data still arrives.
 const LOOK: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ struct Desked {
     facts: Arc<Facts>,
     command: watch::Sender<Command>,
     /// Subtitles that may not be kept, for those who ask while the run lasts.
-    provisional: HashMap<(usize, u32), Bytes>,
+    provisional: Provisional,
 }
 
 /// What a run is told.
@@ -148,16 +148,14 @@ impl<S: Source> House<S> {
         let provisional = || {
             let Part::Segment(number) = part else { return None };
             let of_film = desk.runs.values().filter(|run| run.facts.shape.key == facts.shape.key);
-            of_film
-                .filter_map(|run| run.provisional.get(&(track, number)).cloned())
-                .next()
+            of_film.filter_map(|run| run.provisional.get(track, number)).next()
         };
         self.segments.get_now(facts.cached(track, part)).or_else(provisional)
     }
 
-    /// Whether a part is kept as it will always be.
-    pub(super) fn keeps(&self, facts: &Facts, track: usize, part: Part) -> bool {
-        self.segments.get_now(facts.cached(track, part)).is_some()
+    /// A part as it will always be, if it is kept in memory.
+    pub(super) fn kept(&self, facts: &Facts, track: usize, part: Part) -> Option<Bytes> {
+        self.segments.get_now(facts.cached(track, part))
     }
 
     /// How many wait for a film and what for, since how long; how many runs work on it.
@@ -205,8 +203,12 @@ impl<S: Source> House<S> {
         provisional: bool,
     ) {
         self.change(facts, |desk, now| {
-            if let (true, Part::Segment(number), Some(run)) = (provisional, part, desk.runs.get_mut(&id)) {
-                run.provisional.insert((track, number), bytes.clone());
+            if let (Part::Segment(number), Some(run)) = (part, desk.runs.get_mut(&id)) {
+                if provisional {
+                    run.provisional.put(track, number, bytes.clone());
+                } else {
+                    run.provisional.remove(track, number);
+                }
             }
             let (fed, actions) = desk.policy.made(now, id, track, part);
             for id in fed {
@@ -287,8 +289,13 @@ impl<S: Source> House<S> {
 
     /// Whether anything has come for a film within the deadline.
     pub(super) fn arrives(&self, facts: &Facts) -> bool {
-        let last = self.source.last_progress(&facts.name).max(*facts.heard.lock());
+        let last = self.last_came(facts);
         last.is_some_and(|last| last.elapsed() < self.options.read_deadline)
+    }
+
+    /// When anything last came for a film, from the swarm or from FFmpeg.
+    pub(super) fn last_came(&self, facts: &Facts) -> Option<Instant> {
+        self.source.last_progress(&facts.name).max(*facts.heard.lock())
     }
 
     pub(super) fn unavailable(&self, file: &FileName) -> StreamError {
@@ -346,7 +353,7 @@ impl<S: Source> House<S> {
         let run = Desked {
             facts: facts.clone(),
             command,
-            provisional: HashMap::new(),
+            provisional: Provisional::default(),
         };
         desk.runs.insert(id, run);
         let run = tokio::spawn(run::run(self.clone(), facts.clone(), id, told));

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::ffmpeg::command::MOST_OUTPUTS;
 use crate::ffmpeg::{Encoding, Output};
 use crate::media::{Codec, Container, Index, Kind, Track};
 
@@ -108,6 +109,9 @@ impl Plan {
         let film = plan.renditions[0].track.stream;
         for track in index.tracks.iter().filter(|track| track.stream != film) {
             match &track.kind {
+                Kind::Audio(_) | Kind::Subtitles if plan.renditions.len() >= MOST_OUTPUTS => {
+                    plan.leave_out(track, &format!("only {MOST_OUTPUTS} tracks of a film are served"));
+                }
                 Kind::Audio(_) => plan.add_audio(track),
                 Kind::Subtitles => plan.add_subtitles(track),
                 Kind::Video(_) => plan.leave_out(track, "only one video track is served"),
@@ -146,6 +150,16 @@ impl Plan {
             encoding: rendition.encoding,
         };
         self.renditions.iter().map(output).collect()
+    }
+
+    /// The same without its keyframes: a [`Timeline`](super::Timeline) that was made of it has what is needed of them.
+    pub(super) fn without_keyframes(mut self) -> Plan {
+        for rendition in &mut self.renditions {
+            if let Kind::Video(video) = &mut rendition.track.kind {
+                video.keyframes = Vec::new();
+            }
+        }
+        self
     }
 
     /// Which tracks are not served and why, one sentence each, for people.
@@ -512,5 +526,14 @@ mod tests {
         assert_eq!((plan.renditions().len(), plan.left_out().len()), (1, 1));
         let second = Plan::of(&index(Container::Mp4, vec![video(&[], 8), video(&[0, 4], 8)])).unwrap();
         assert_eq!(second.video().track.stream, 1);
+    }
+
+    #[test]
+    fn more_tracks_than_ffmpeg_is_given_are_left_out() {
+        let mut tracks = vec![video(&[0, 4], 8)];
+        tracks.extend((0..MOST_OUTPUTS + 9).map(|_| track(Codec::SubRip, Kind::Subtitles)));
+        let plan = plan(tracks);
+        assert_eq!((plan.outputs().len(), plan.left_out().len()), (MOST_OUTPUTS, 10));
+        assert!(plan.left_out()[9].contains("only 128 tracks"), "{:?}", plan.left_out());
     }
 }

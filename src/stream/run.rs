@@ -1,9 +1,11 @@
 //! One run: FFmpeg from its start to its end, its pipes drained into the cutters, what they cut handed out.
 
 use std::mem;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
@@ -14,7 +16,8 @@ use super::cutter::{Cut, Cutter};
 use super::error::StreamError;
 use super::fetch;
 use super::film::Facts;
-use super::house::{Command, House};
+use super::fragments::LARGEST_FRAGMENT;
+use super::house::{CEILING, Command, House};
 use super::plan::RenditionId;
 use super::policy::{End, Part, Place, RunId};
 use super::source::Source;
@@ -26,13 +29,17 @@ const GATHER: Duration = Duration::from_millis(10);
 /// As much as a pipe holds.
 const BUFFER: usize = 64 << 10;
 
+/// The most bytes that all pipes of a run hold together of segments that are not whole yet: a segment of video and the
+/// fragment after it at their largest, and half of one for all the other tracks.
+const HELD_LIMIT: u64 = 2 * LARGEST_FRAGMENT + LARGEST_FRAGMENT / 2;
+
 /// How often the house looks for runs that nobody asks of.
 const TICK: Duration = Duration::from_secs(1);
 
 /// FFmpeg writes a cue that it has read within this time, also on a busy machine.
 const LAG: Duration = Duration::from_millis(300);
 
-/// FFmpeg ends when its outputs have; one that does not is killed.
+/// FFmpeg ends when its outputs have, and when the mount has given up its reads; one that does not is killed after this.
 const LINGER: Duration = Duration::from_secs(10);
 
 /// What FFmpeg says when a read of its input fails. It exits with 0 all the same, after an MP4's packet that is cut
@@ -48,6 +55,18 @@ enum Trouble {
     Unread,
     /// What FFmpeg gives cannot be cut, in words.
     Uncut(String),
+}
+
+/// A process whose pace may be told of: it is forgotten at the end, also that of a panic.
+struct Paced<'a, S: Source> {
+    house: &'a House<S>,
+    pid: u32,
+}
+
+impl<S: Source> Drop for Paced<'_, S> {
+    fn drop(&mut self) {
+        self.house.source.forget(self.pid);
+    }
 }
 
 /// Runs FFmpeg for as long as the house wants it. It is reaped when this is ready.
@@ -81,8 +100,9 @@ pub(super) async fn run<S: Source>(
     };
     let pid = ffmpeg.pid;
     tracing::debug!(film = %facts.name, pid, first = place.first, earlier = place.earlier, "FFmpeg runs");
+    let paced = Paced { house: &house, pid };
     let went = follow(&house, &facts, id, place, ffmpeg, command).await;
-    house.source.forget(pid);
+    drop(paced);
     match went {
         Some((end, refusal)) => {
             tracing::debug!(film = %facts.name, pid, ?end, %refusal, "FFmpeg has ended");
@@ -112,6 +132,8 @@ async fn follow<S: Source>(
     let ffmpeg = Arc::new(ffmpeg);
     let mut pipes = JoinSet::new();
     let video_s = Arc::new(watch::Sender::new(f64::NEG_INFINITY));
+    let gave = Arc::new(Mutex::new(Instant::now()));
+    let held = Arc::new(AtomicU64::new(0));
     for (track, (output, rendition)) in outputs.into_iter().zip(facts.plan.renditions()).enumerate() {
         let cutter = Cutter::new(&facts.plan, &facts.timeline, rendition.id, place.first);
         let pipe = Pipe {
@@ -123,11 +145,13 @@ async fn follow<S: Source>(
             is_text: matches!(rendition.id, RenditionId::Subtitles(_)),
             ffmpeg: Arc::downgrade(&ffmpeg),
             video_s: video_s.clone(),
+            gave: gave.clone(),
+            held: held.clone(),
         };
         let cutter = cutter.begun_at(place.first - place.earlier);
         pipes.spawn(pipe.drain(cutter, output, command.clone()));
     }
-    let drained = drained(house, facts, ffmpeg.pid, &mut pipes, command).await;
+    let drained = drained(house, facts, ffmpeg.pid, &mut pipes, &gave, command).await;
     if drained.is_err() {
         ffmpeg.kill();
     }
@@ -182,19 +206,20 @@ async fn drained<S: Source>(
     facts: &Arc<Facts>,
     pid: u32,
     pipes: &mut JoinSet<Result<(Pipe<S>, Cutter), Trouble>>,
+    gave: &Mutex<Instant>,
     mut command: watch::Receiver<Command>,
 ) -> Result<Vec<(Pipe<S>, Cutter)>, Trouble> {
     let mut drained = Vec::new();
     let mut tick = interval(TICK);
     let mut urgent = None;
     loop {
-        match *command.borrow_and_update() {
+        let orders = match *command.borrow_and_update() {
             Command::Stop => return Err(Trouble::Stopped),
-            Command::Go(orders) if urgent != Some(orders.urgent) => {
-                house.source.pace(pid, orders.urgent);
-                urgent = Some(orders.urgent);
-            }
-            Command::Go(_) => {}
+            Command::Go(orders) => orders,
+        };
+        if urgent != Some(orders.urgent) {
+            house.source.pace(pid, orders.urgent);
+            urgent = Some(orders.urgent);
         }
         tokio::select! {
             changed = command.changed() => changed.map_err(|_| Trouble::Stopped)?,
@@ -203,9 +228,26 @@ async fn drained<S: Source>(
                 Some(Ok(pipe)) => drained.push(pipe?),
                 Some(Err(panicked)) => return Err(Trouble::Uncut(panicked.to_string())),
             },
-            _ = tick.tick() => house.tick(facts),
+            _ = tick.tick() => {
+                house.tick(facts);
+                if !orders.open {
+                    *gave.lock() = Instant::now();
+                }
+                let gave = *gave.lock();
+                if hangs(house, facts, gave) {
+                    return Err(Trouble::Uncut(format!("it gave nothing for {} s", gave.elapsed().as_secs())));
+                }
+            }
         }
     }
+}
+
+/// Whether FFmpeg, which is read and last gave something then, will never give anything more. While nothing comes of
+/// the torrent, the mount ends its reads at their deadline, and it ends upon that; while something does, it may be what
+/// is waited for, for as long as any request waits.
+fn hangs<S: Source>(house: &House<S>, facts: &Facts, gave: Instant) -> bool {
+    let came = house.last_came(facts).map_or(gave, |came| came.max(gave));
+    came.elapsed() >= house.options.read_deadline + LINGER || gave.elapsed() >= CEILING
 }
 
 /// "A tail that did not reach its boundary is never cached": gives out what is left in the cutters only if the run came
@@ -235,6 +277,10 @@ struct Pipe<S: Source> {
     ffmpeg: Weak<Run>,
     /// How far the video of the run has come.
     video_s: Arc<watch::Sender<f64>>,
+    /// When any pipe of the run last gave something.
+    gave: Arc<Mutex<Instant>>,
+    /// Bytes that all pipes of the run hold of what is not whole yet.
+    held: Arc<AtomicU64>,
 }
 
 impl<S: Source> Pipe<S> {
@@ -247,6 +293,7 @@ impl<S: Source> Pipe<S> {
     ) -> Result<(Pipe<S>, Cutter), Trouble> {
         let mut video = self.video_s.subscribe();
         let mut buffer = vec![0; BUFFER];
+        let mut held = 0;
         let runs = |command: &Command| !matches!(command, Command::Go(orders) if !orders.open);
         loop {
             match command.wait_for(runs).await.as_deref() {
@@ -281,14 +328,28 @@ impl<S: Source> Pipe<S> {
             if length == 0 {
                 break;
             }
+            *self.gave.lock() = Instant::now();
             let cuts = cutter
                 .push(&buffer[..length])
                 .map_err(|error| Trouble::Uncut(error.to_string()))?;
+            held = self.holds(held, cutter.held())?;
             self.hand_out(cuts).await?;
             self.came_to(cutter.reached_s());
         }
         self.house.track_ended(&self.facts, self.run, self.track);
         Ok((self, cutter))
+    }
+
+    /// This pipe holds so much now, and held so much before.
+    fn holds(&self, before: u64, now: u64) -> Result<u64, Trouble> {
+        // Modulo 2^64, so that less is more too; the sum of what all hold is far below that.
+        let more = now.wrapping_sub(before);
+        let all = self.held.fetch_add(more, Ordering::Relaxed).wrapping_add(more);
+        if all > HELD_LIMIT {
+            let words = format!("its tracks have {all} bytes between two cuts, and {HELD_LIMIT} are held at most");
+            return Err(Trouble::Uncut(words));
+        }
+        Ok(now)
     }
 
     fn came_to(&self, reached_s: f64) {

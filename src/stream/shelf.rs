@@ -72,8 +72,8 @@ impl moka::Expiry<String, Entry> for ByAge {
 }
 
 impl Shelf {
-    /// Opens the directory, makes it if there is none, and takes up what it holds. What is half written, too old or not
-    /// ours by its name is removed.
+    /// Opens the directory, makes it if there is none, and takes up what it holds. What is half written, too old, too
+    /// short or without a name that is text is removed.
     ///
     /// # Errors
     /// The directory cannot be made or listed.

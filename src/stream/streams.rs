@@ -88,6 +88,8 @@ impl<S: Source> Streams<S> {
         if let Some(slot) = self.films.get(file)
             && let Some(film) = slot.film.get()
         {
+            // Its torrent may have been removed since.
+            self.house.source.path(file)?;
             return film.clone();
         }
         // Before anything is kept of a name that may mean nothing.

@@ -12,6 +12,9 @@ use super::timeline::{SUBTITLE_LEAD_S, Timeline};
 /// The most bytes of cues that are held, and of one cue. A film's subtitles are some 100 KiB in all.
 const LARGEST: usize = 4 << 20;
 
+/// What a line or a cue takes in memory besides its text: there may be little of that.
+const COST: usize = 64;
+
 /// How far the video has to be past a segment before the cues in it are all there: they stand in the file beside the
 /// pictures that they belong to, about.
 const INTERLEAVE_S: f64 = 1.0;
@@ -76,6 +79,7 @@ impl SubtitleCutter {
         for &byte in bytes {
             if byte == b'\n' {
                 let line = std::mem::take(&mut self.line);
+                self.bytes -= line.len();
                 self.take_line(String::from_utf8_lossy(&line).trim_end_matches('\r').replace('\r', " "));
                 while self.next < self.timeline.count() - 1 && self.start_ms(self.next + 1) <= self.heard_ms {
                     cuts.push(self.cut());
@@ -91,8 +95,8 @@ impl SubtitleCutter {
         Ok(cuts)
     }
 
-    /// Gives, provisionally, each segment that the video is past: FFmpeg writes each of its outputs from a thread of its
-    /// own, so a cue may be on its way still. A cue that comes later makes it final, or the end.
+    /// Gives, provisionally, each segment that the video is past: FFmpeg writes each of its outputs from a thread of
+    /// its own, so a cue may be on its way still. A cue that comes later makes it final, or the end.
     pub(super) fn passed(&mut self, seconds: f64) -> Vec<Cut> {
         let mut cuts = Vec::new();
         self.reached_s = self.reached_s.max(seconds - INTERLEAVE_S);
@@ -107,6 +111,10 @@ impl SubtitleCutter {
         cuts
     }
 
+    pub(super) fn held(&self) -> u64 {
+        self.bytes as u64
+    }
+
     pub(super) fn finish(mut self) -> Result<Vec<Cut>, CutError> {
         // The last block may lack the empty line that ends the others.
         let mut cuts = self.push(b"\n\n")?;
@@ -118,18 +126,17 @@ impl SubtitleCutter {
 
     fn take_line(&mut self, line: String) {
         if !line.is_empty() {
+            self.bytes += line.len() + COST;
             self.block.push(line);
             return;
         }
         let block = std::mem::take(&mut self.block);
-        let bytes: usize = block.iter().map(String::len).sum();
-        let cue = cue(block);
-        if let Some(cue) = &cue {
-            self.heard_ms = self.heard_ms.max(cue.start_ms);
-        }
-        match cue.filter(|cue| self.wanted(cue)) {
-            Some(cue) => self.cues.push_back(cue),
-            None => self.bytes = self.bytes.saturating_sub(bytes),
+        self.bytes -= held(&block);
+        let Some(cue) = cue(block) else { return };
+        self.heard_ms = self.heard_ms.max(cue.start_ms);
+        if self.wanted(&cue) {
+            self.bytes += cue.bytes();
+            self.cues.push_back(cue);
         }
     }
 
@@ -152,9 +159,7 @@ impl SubtitleCutter {
         let mut kept = std::mem::take(&mut self.cues);
         kept.retain(|cue| self.wanted(cue));
         self.cues = kept;
-        self.bytes = self.line.len()
-            + self.block.iter().map(String::len).sum::<usize>()
-            + self.cues.iter().map(Cue::bytes).sum::<usize>();
+        self.bytes = self.line.len() + held(&self.block) + self.cues.iter().map(Cue::bytes).sum::<usize>();
         Cut::Segment {
             number,
             bytes,
@@ -187,8 +192,7 @@ impl SubtitleCutter {
 
 impl Cue {
     fn bytes(&self) -> usize {
-        // The line of times was longer than its settings; it does not matter by how much.
-        self.settings.len() + self.text.iter().map(String::len).sum::<usize>() + 32
+        self.settings.len() + held(&self.text) + COST
     }
 
     fn write(&self, text: &mut String) {
@@ -203,6 +207,11 @@ impl Cue {
             text.push('\n');
         }
     }
+}
+
+/// Bytes that lines take.
+fn held(lines: &[String]) -> usize {
+    lines.iter().map(|line| line.len() + COST).sum()
 }
 
 fn time(text: &mut String, ms: i64) {
@@ -341,9 +350,10 @@ mod tests {
 
     #[test]
     fn more_than_any_film_has_is_refused() {
-        let mut cutter = cutter(0);
         let limit = CutError::Subtitles { limit: LARGEST };
-        assert_eq!(cutter.push(&vec![b'x'; LARGEST + 1]), Err(limit));
+        for much in [vec![b'x'; LARGEST + 1], b"x\n".repeat(LARGEST / COST)] {
+            assert_eq!(cutter(0).push(&much), Err(limit.clone()));
+        }
     }
 
     proptest::proptest! {

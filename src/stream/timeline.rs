@@ -108,7 +108,7 @@ impl Timeline {
 
     /// The longest segment, as `EXT-X-TARGETDURATION` wants it: rounded to the nearest second, at least 1.
     pub fn target_duration_s(&self) -> i64 {
-        let rounded = (0..self.count()).map(|number| (self.duration_us(number) + 500_000) / 1_000_000);
+        let rounded = (0..self.count()).map(|number| self.duration_us(number).saturating_add(500_000) / 1_000_000);
         rounded.max().unwrap_or(1).max(1)
     }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::cutter::{Cut, CutError, OFFSET_S};
-use super::fragments::{self, Coded, Fragment, FragmentError, FragmentReader, LARGEST_FRAGMENT, Piece, Sample};
+use super::fragments::{
+    self, Coded, Fragment, FragmentError, FragmentReader, LARGEST_FRAGMENT, Piece, SAMPLE_COST, Sample,
+};
 use super::plan::Plan;
 use super::timeline::Timeline;
 
@@ -72,6 +74,10 @@ impl VideoCutter {
             }
         }
         Ok(cuts)
+    }
+
+    pub(super) fn held(&self) -> u64 {
+        self.reader.held() + self.gathered.as_ref().map_or(0, |gathered| gathered.bytes)
     }
 
     pub(super) fn finish(mut self) -> Result<Vec<Cut>, CutError> {
@@ -167,7 +173,7 @@ impl VideoCutter {
 
 impl Gathered {
     fn add(&mut self, fragment: Fragment) -> Result<(), CutError> {
-        self.bytes += fragment.data.len() as u64;
+        self.bytes += fragment.data.len() as u64 + fragment.samples.len() as u64 * SAMPLE_COST;
         if self.bytes > LARGEST_FRAGMENT {
             let limit = LARGEST_FRAGMENT;
             return Err(FragmentError::TooLarge {

@@ -25,7 +25,6 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_close,
     libc::SYS_dup,
     libc::SYS_dup3,
-    libc::SYS_fcntl,
     libc::SYS_ppoll,
     libc::SYS_pselect6,
     libc::SYS_fadvise64,
@@ -109,6 +108,9 @@ const ALSO_ALLOWED: &[c_long] = &[];
 /// What opens a file for more than reading. (`O_TMPFILE` needs one of the first two.)
 const TO_WRITE: u64 = (libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC) as u64;
 
+/// What `fcntl` may not do: name a process that the kernel signals when a pipe is ready (`F_SETOWN`, `F_SETOWN_EX`).
+const SIGNALLING: [libc::c_int; 2] = [libc::F_SETOWN, 15];
+
 /// Confines the thread that calls this, and what it starts and becomes.
 ///
 /// # Errors
@@ -122,6 +124,11 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     for call in ALLOWED.iter().chain(ALSO_ALLOWED) {
         rules.insert(*call, Vec::new());
     }
+    let unlike = |command: libc::c_int| {
+        SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, u64::from(command as u32))
+    };
+    let unlike = SIGNALLING.map(unlike).into_iter().collect::<Result<_, _>>()?;
+    rules.insert(libc::SYS_fcntl, vec![SeccompRule::new(unlike)?]);
     // The process stays the same when it becomes another program.
     let own = u64::from(std::process::id());
     let reading = SeccompCmpOp::MaskedEq(TO_WRITE);

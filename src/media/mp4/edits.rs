@@ -37,7 +37,7 @@ pub(super) fn edits(trak: &[u8], timescale: u32, movie_timescale: u32) -> Vec<Ed
             let scale = u128::from(movie_timescale.max(1));
             let ticks = (u128::from(duration) * u128::from(timescale) + scale / 2) / scale;
             edits.push(Edit {
-                // So that no sum can overflow.
+                // So that no sum of a few of them can overflow.
                 duration: i64::try_from(ticks).unwrap_or(i64::MAX).min(1 << 60),
                 media: media.clamp(-1, 1 << 60),
             });
@@ -89,7 +89,7 @@ pub(super) fn show(
         end: i64::MIN,
         first_shown: -1,
     };
-    let mut pauses = 0;
+    let mut pauses = 0_i64;
     if edits.is_empty() {
         let mut samples = tables.samples();
         while let Some(sample) = samples.next() {
@@ -103,7 +103,7 @@ pub(super) fn show(
             let counter = begin;
             begin = begin.saturating_add(edit.duration);
             if before_any && edit.media == -1 {
-                pauses += edit.duration;
+                pauses = pauses.saturating_add(edit.duration);
                 continue;
             }
             walker.edit(tables, *edit, counter, before_any, timescale)?;
@@ -112,7 +112,7 @@ pub(super) fn show(
     }
     // Pictures that were held back for those that are decoded before them begin at the begin all the same.
     let late = match walk {
-        Walk::Video => (walker.first_shown - pauses).max(0),
+        Walk::Video => walker.first_shown.saturating_sub(pauses).max(0),
         _ => 0,
     };
     let moved = |pts: i64| pts.saturating_sub(late);
@@ -280,5 +280,31 @@ impl Walker<'_> {
             }
         }
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::tests::full;
+    use super::*;
+
+    #[test]
+    fn pauses_longer_than_all_time_are_survived() {
+        let stbl = [
+            full(b"stts", &[1, 1, 1]),
+            full(b"stsz", &[100, 1]),
+            full(b"stsc", &[1, 1, 1, 1]),
+            full(b"stco", &[1, 0]),
+        ];
+        let stbl = stbl.concat();
+        let tables = Tables::read(&stbl).expect("tables");
+        let pause = Edit {
+            duration: 1 << 60,
+            media: -1,
+        };
+        let mut edits = vec![pause; 9];
+        edits.push(Edit { duration: 1, media: 0 });
+        let shown = show(&tables, &edits, Walk::Video, 1000, &mut 1000).expect("a walk");
+        assert!(shown.start <= shown.end, "{shown:?}");
     }
 }

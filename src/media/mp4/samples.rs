@@ -305,10 +305,11 @@ impl Iterator for Samples<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn full(kind: &[u8; 4], fields: &[u32]) -> Vec<u8> {
+    /// A full box of these fields.
+    pub(in crate::media::mp4) fn full(kind: &[u8; 4], fields: &[u32]) -> Vec<u8> {
         let mut bytes = (12 + 4 * fields.len() as u32).to_be_bytes().to_vec();
         bytes.extend(kind);
         bytes.extend([0; 4]);

@@ -415,6 +415,23 @@ async fn an_ffmpeg_that_crashes_is_started_twice_for_a_request_and_again_for_the
     }
 }
 
+/// "Every wait ends", however often somebody asks again for what an FFmpeg that hangs would make.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ffmpeg_that_hangs_is_replaced() {
+    let mut place = Place::new();
+    place.options.read_deadline = Duration::from_secs(1);
+    place.script("if mkdir \"$0.hangs\" 2>/dev/null; then exec sleep 600; fi; exec real");
+    let streams = place.open();
+    let film = limit(streams.film(&name("film.mp4"))).await.unwrap();
+    limit(async {
+        while let Err(silent) = film.segment(&VIDEO, 3).await {
+            assert!(matches!(silent, StreamError::Unavailable(_)), "{silent}");
+        }
+    })
+    .await;
+    assert_eq!(place.folder.starts(), 2);
+}
+
 /// FFmpeg exits with 0 after a read that failed in the middle of the file.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tail_of_a_run_whose_input_failed_is_nobodys() {
