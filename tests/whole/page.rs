@@ -1,13 +1,11 @@
 //! The player page in a browser: Chromium, used as a viewer uses it.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::support::browser::{driver, in_its_own};
 use crate::support::media::{self, Film};
 use crate::support::swarm::Libtorrent;
 use crate::support::torrents::Torrent;
@@ -68,30 +66,8 @@ fn viewed(torrent: &Torrent, scene: &str) -> Value {
         .arg(daemon.page())
         .arg(&torrent.name)
         .arg(scene);
-    // The browser ends with the driver, and what it writes goes with the test.
-    viewer
-        .env("TMPDIR", work.directory("browser"))
-        .env("HOME", work.directory("viewer"));
-    let text = run(&mut viewer, LIMIT - Duration::from_secs(20)).ok().text();
+    let text = run(in_its_own(&mut viewer, &work), LIMIT - Duration::from_secs(20))
+        .ok()
+        .text();
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
-}
-
-/// Where the driver lies, beside what it imports: in the build directory, so that `cargo clean` takes it too.
-fn driver() -> PathBuf {
-    static INSTALLING: Mutex<()> = Mutex::new(());
-    let _alone = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/whole");
-    let to = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("test-browser");
-    fs::create_dir_all(&to).expect("a directory for the driver");
-    let lock = |folder: &Path| fs::read(folder.join("package-lock.json")).ok();
-    let installed = to.join("node_modules/.package-lock.json").exists() && lock(&to) == lock(&from);
-    for name in ["package.json", "package-lock.json", "page.mjs"] {
-        fs::copy(from.join(name), to.join(name)).expect("the driver is copied");
-    }
-    if !installed {
-        let mut npm = Command::new("npm");
-        npm.args(["ci", "--ignore-scripts", "--prefer-offline", "--no-audit", "--no-fund"]);
-        run(npm.current_dir(&to), Duration::from_secs(120)).ok();
-    }
-    to
 }

@@ -3,6 +3,7 @@
 mod crowd;
 mod ends;
 mod exact;
+mod players;
 mod show;
 mod subtitles;
 mod swarm;

@@ -1,5 +1,6 @@
 //! What the tests of the whole program share: a daemon, seeders, torrents, films, and limits on all of them.
 
+pub(crate) mod browser;
 pub(crate) mod command;
 pub(crate) mod daemon;
 pub(crate) mod limit;
