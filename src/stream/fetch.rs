@@ -15,8 +15,9 @@ use super::policy::Place;
 use super::source::Source;
 use crate::media::ReadAt;
 
-/// Read at a time: it is held in memory.
-const CHUNK: u64 = 4 << 20;
+/// Read at a time. So much in sequence makes the engine fetch ahead, in order; of what is waited for, which is more
+/// urgent, it asks late blocks of several peers, and of a whole segment that would be much for nothing.
+const CHUNK: u64 = 512 << 10;
 
 /// No segment is waited for that has more; FFmpeg itself reads what is beyond.
 const MOST: u64 = 64 << 20;
