@@ -247,7 +247,7 @@ impl Picker {
         };
         let delivery = Duration::from_secs_f64(peer.delivery_s(round.now, round.rate(peer)));
         let alone = peer.requests.is_empty();
-        let due = round.now + delivery;
+        let due = round.now + delivery + Duration::from_secs_f64(peer.meter.pause_s());
         peer.requests.push_back(Request {
             block,
             sent: round.now,

@@ -19,6 +19,10 @@ const JITTERS: f64 = 2.0;
 /// What the first block took is a guess, which counts until so much work was measured: a peer that sends in bursts, as
 /// one under a rate limit does, is not taken for as fast as one burst.
 const GUESS_S: f64 = 0.030;
+/// A pause between two blocks of a queue is expected again, the less with each block since...
+const PAUSE_KEPT: f64 = 0.98;
+/// ...but no longer one than this: what pauses longer has stalled. Clients under a rate limit send every half second.
+const LONGEST_PAUSE_S: f64 = 0.600;
 /// A queue grows no further than what arrived of late, by the clock, would fill so many times over: a burst that takes
 /// no time at all says nothing of what comes after it.
 const TIMES_LATELY: f64 = 4.0;
@@ -37,6 +41,8 @@ pub(super) struct Meter {
     least_s: Option<f64>,
     /// How far arrivals are off the work predicted, on average.
     jitter_s: f64,
+    /// The longest that a block of late took beyond its own bytes' time.
+    pause_s: f64,
     /// Blocks that arrived of late, the older the less.
     lately: f64,
     window: usize,
@@ -77,8 +83,9 @@ impl Meter {
             self.work_s = (self.work_s - guess_s) / 4.0;
         }
         if self.samples > 1 {
-            let off = (work - f64::from(size) / self.rate_found().unwrap_or(MAX_RATE)).abs();
-            self.jitter_s += (off - self.jitter_s) / 8.0;
+            let off = work - f64::from(size) / self.rate_found().unwrap_or(MAX_RATE);
+            self.jitter_s += (off.abs() - self.jitter_s) / 8.0;
+            self.pause_s = (self.pause_s * PAUSE_KEPT).max(off.min(LONGEST_PAUSE_S));
         }
         self.samples = self.samples.saturating_add(1);
         let asked = self.last_arrival.map_or(sent, |last| last.max(sent));
@@ -128,6 +135,11 @@ impl Meter {
     /// The least time in which it answered a request, in seconds.
     pub(super) fn answer_s(&self) -> Option<f64> {
         self.least_s
+    }
+
+    /// How much later than its rate tells a block may come of a peer that sends in bursts.
+    pub(super) fn pause_s(&self) -> f64 {
+        self.pause_s
     }
 
     pub(super) fn jitter_s(&self) -> f64 {
