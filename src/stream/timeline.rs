@@ -25,6 +25,10 @@ pub struct Timeline {
     timescale: i64,
     /// Where each segment begins, and where the last one ends; strictly rising.
     cuts: Vec<i64>,
+    /// The last keyframe of each segment, by the index.
+    lasts: Vec<i64>,
+    /// Whether the index has every keyframe that the video has. Cues need not.
+    exhaustive: bool,
     /// The byte of the file at which each segment's keyframe begins.
     offsets: Vec<u64>,
     /// The byte at which FFmpeg begins to read for each segment: its keyframe, or the one before it.
@@ -57,6 +61,11 @@ impl Timeline {
         }
         let chosen = cuts(&keyframes, track.end, timescale);
         let mut cuts: Vec<i64> = chosen.iter().map(|&at| keyframes[at].0).collect();
+        let ends = chosen.iter().skip(1).copied().chain([keyframes.len()]);
+        let lasts = ends
+            .filter_map(|end| keyframes.get(end.wrapping_sub(1)))
+            .map(|(pts, _)| *pts);
+        let lasts = lasts.collect();
         let offsets = chosen.iter().map(|&at| keyframes[at].1).collect();
         // FFmpeg's Matroska seeks 3/23 s early if pictures are reordered. The first fragment of a run has guessed
         // decoding times there, so landing a keyframe early and dropping it is wanted. Elsewhere K itself lands early
@@ -75,6 +84,8 @@ impl Timeline {
         Timeline {
             timescale,
             cuts,
+            lasts,
+            exhaustive: plan.container() == Container::Mp4,
             offsets,
             landings,
             nudge_us,
@@ -199,6 +210,20 @@ impl Timeline {
     pub(super) fn begins(&self, number: u32, ticks: i64, timescale: u32) -> bool {
         let away = self.cut_in(number, timescale) - i128::from(ticks) * i128::from(self.timescale);
         away.abs() * 1_000_000 <= TOLERANCE_US * i128::from(timescale) * i128::from(self.timescale)
+    }
+
+    /// Whether the keyframe is the last one of segment `number`, which is not the film's last, by the index.
+    pub(super) fn ends(&self, number: u32, ticks: i64, timescale: u32) -> bool {
+        let Some(last) = self.lasts.get(number as usize).filter(|_| number + 1 < self.count()) else {
+            return false;
+        };
+        let away = i128::from(*last) * i128::from(timescale) - i128::from(ticks) * i128::from(self.timescale);
+        away.abs() * 1_000_000 <= TOLERANCE_US * i128::from(timescale) * i128::from(self.timescale)
+    }
+
+    /// Whether there may be keyframes between those of the index.
+    pub(super) fn is_sparse(&self) -> bool {
+        !self.exhaustive
     }
 
     /// Whether a sample at `ticks` of `timescale` comes before segment `number`.

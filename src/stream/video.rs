@@ -11,6 +11,12 @@ use super::fragments::{
 use super::plan::Plan;
 use super::timeline::Timeline;
 
+/// Pictures of a fragment that tell how near to each other they can be.
+const ENOUGH_PICTURES: usize = 8;
+
+/// Containers round the times of pictures to a part of a second: a thousandth, up at one end and down at the other.
+const ROUNDING: u32 = 500;
+
 /// Cuts the video of one run: each fragment begins with a keyframe, and each segment with one of the timeline's.
 #[derive(Debug)]
 pub(super) struct VideoCutter {
@@ -114,6 +120,7 @@ impl VideoCutter {
             return Ok(());
         }
         self.reach(&fragment.samples);
+        let last = self.is_last(number, key_in_film, &fragment.samples);
         match &mut self.gathered {
             Some(gathered) if gathered.number == number => gathered.add(fragment)?,
             // Decoding order is not broken by a keyframe, so one that is shown before the last is a damaged file's.
@@ -138,7 +145,31 @@ impl VideoCutter {
                 self.gathered = Some(gathered);
             }
         }
+        if let Some(gathered) = self.gathered.take_if(|_| last) {
+            let next = self.timeline.start_ticks(number + 1, self.timescale) + OFFSET_S * i64::from(self.timescale);
+            cuts.push(self.cut(gathered, Some(next))?);
+        }
         Ok(())
+    }
+
+    /// Whether the fragment is surely the last one of its segment: the next one would tell, but FFmpeg gives it only
+    /// when it has read all of it, which on a slow line is seconds later.
+    fn is_last(&self, number: u32, key: i64, samples: &[Sample]) -> bool {
+        if !self.timeline.ends(number, key, self.timescale) {
+            return false;
+        }
+        if !self.timeline.is_sparse() {
+            return true;
+        }
+        // A keyframe that the index does not have could begin one more: not where no picture has room.
+        let mut shown: Vec<i64> = samples.iter().map(|sample| sample.pts).collect();
+        shown.sort_unstable();
+        let steps = shown.windows(2).map(|pair| pair[1] - pair[0]);
+        let (Some(step), Some(latest)) = (steps.min(), shown.last()) else {
+            return false;
+        };
+        let cut = self.timeline.start_ticks(number + 1, self.timescale) + OFFSET_S * i64::from(self.timescale);
+        shown.len() >= ENOUGH_PICTURES && cut - latest <= step + i64::from(self.timescale / ROUNDING)
     }
 
     fn reach(&mut self, samples: &[Sample]) {
