@@ -30,7 +30,7 @@ use crate::torrents::source::{Magnet, Source};
 use crate::torrents::store::{Disk, FreeSpace, Store, StoreError};
 
 /// Torrents in the engine at once. Each costs sockets and memory; the others are parked.
-const PLACES: usize = 64;
+pub(super) const PLACES: usize = 64;
 /// Complete torrents that are given to others for good at once; it leaves places to those that are read from.
 const SEEDING: usize = PLACES / 2;
 /// Magnets that are being resolved at once; the others have their turn.
@@ -177,6 +177,7 @@ impl Library {
                 self.settle(&torrent, metainfo, bytes).await?;
             }
         }
+        self.meet(&torrent);
         self.tend(&torrent);
         Ok(Added {
             info_hash,

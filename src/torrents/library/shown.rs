@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use magnetfs_mount::{Catalog, Content, FileStatus, Groups, ReadError, Space};
 use tokio::sync::watch;
@@ -108,6 +108,17 @@ impl Catalog for Library {
 pub struct LibraryFile {
     torrent: Arc<Torrent>,
     file: Arc<OpenFile<Entrance>>,
+}
+
+impl LibraryFile {
+    /// Asks for bytes that are sure to be read, by whomever, the first of them in the time `within`, until others are
+    /// expected or the file is dropped: after what reads wait for, in order. Waits only until the torrent is in the
+    /// engine, and fails in silence: the reads that follow tell.
+    pub async fn expect(&self, offset: u64, length: u64, within: Duration) {
+        if self.torrent.is_halted() == Halt::No {
+            self.file.expect(offset, length, within).await;
+        }
+    }
 }
 
 impl Content for LibraryFile {

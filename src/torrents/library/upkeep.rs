@@ -9,7 +9,7 @@ use magnetfs_mount::ReadError;
 use tokio::sync::{OwnedSemaphorePermit, TryAcquireError};
 use tracing::{debug, info, warn};
 
-use super::core::{Library, blocking};
+use super::core::{Library, PLACES, blocking};
 use super::torrent::{Contents, Halt, Place, Torrent};
 use super::values::Seeding;
 use crate::torrents::engine::{Contacts, Swarm};
@@ -29,10 +29,27 @@ const RETRY_FIRST: Duration = Duration::from_secs(2);
 const RETRY_LONGEST: Duration = Duration::from_secs(300);
 /// How long a magnet is resolved before the next one that waits has its turn.
 const RESOLVE_TURN: Duration = Duration::from_secs(60);
+/// Torrents in the engine, beyond which one that was just added waits for its first read.
+const MEETING: usize = 8;
 /// How often a whole download looks whether the engine has given up on it.
 const FAULT_ROUND: Duration = Duration::from_secs(5);
 
 impl Library {
+    /// Lets a torrent that was just added meet its peers, while few others are in the engine: whoever added it is about
+    /// to read it, and until a peer serves us takes longer than a block does. Nothing is fetched; like any torrent that
+    /// nobody reads it is parked later.
+    pub(super) fn meet(self: &Arc<Self>, torrent: &Arc<Torrent>) {
+        let present = PLACES - self.places.available_permits();
+        if present >= MEETING || torrent.contents().is_none() || torrent.is_complete() {
+            return;
+        }
+        let (library, torrent) = (self.clone(), torrent.clone());
+        self.tasks.spawn(async move {
+            // What keeps it out its first read will say.
+            let _ = library.enter(&torrent, false).await;
+        });
+    }
+
     /// The torrent's swarm; the torrent enters the engine if it is parked. Of two callers the second waits for the
     /// first. Readers may displace torrents that nobody reads; `patient` callers wait for a free place instead.
     ///
@@ -253,6 +270,7 @@ async fn resolve(library: &Arc<Library>, torrent: &Arc<Torrent>) {
             Ok(()) => {
                 torrent.set_fault(None);
                 info!(torrent = torrent.name(), info_hash = %torrent.info_hash, "resolved");
+                library.meet(torrent);
                 return;
             }
             Err(error) => {
