@@ -5,13 +5,13 @@ use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use magnetfs_mount::{Catalog, Limits, ReadError};
 
 use crate::http::RawFile;
 use crate::media::ReadAt;
-use crate::stream::{FileName, Source, SourceError};
+use crate::stream::{FileName, FilmFile, Source, SourceError};
 use crate::torrents::{InfoHash, Library, LibraryFile, TorrentFile};
 
 /// The process of a reader that comes from no other one: its reads are as urgent as can be.
@@ -105,6 +105,16 @@ impl ReadAt for OpenFile {
 
     async fn read_at(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         self.read(offset, length).await
+    }
+}
+
+impl FilmFile for OpenFile {
+    async fn expect(&self, bytes: Range<u64>, within: Duration) {
+        let bytes = bytes.start..bytes.end.min(self.size);
+        let length = bytes.end.saturating_sub(bytes.start);
+        if length > 0 {
+            self.content.expect(bytes.start, length, within).await;
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! What is sure to be read is asked for at once. FFmpeg reads 128 KiB after 128 KiB, and waits for each; a swarm that is
-//! asked for all of a segment sends it in the time of its line.
+//! What is sure to be read is asked for at once. FFmpeg reads 128 KiB after 128 KiB, and waits for each; a swarm that
+//! knows all of a segment sends it in the time of its line.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -12,18 +12,17 @@ use tokio::time::timeout;
 use super::film::Facts;
 use super::house::{Command, House};
 use super::policy::Place;
-use super::source::Source;
-use crate::media::ReadAt;
+use super::source::{FilmFile, Source};
 
-/// Read at a time. So much in sequence makes the engine fetch ahead, in order; of what is waited for, which is more
-/// urgent, it asks late blocks of several peers, and of a whole segment that would be much for nothing.
-const CHUNK: u64 = 512 << 10;
-
-/// No segment is waited for that has more; FFmpeg itself reads what is beyond.
-const MOST: u64 = 64 << 20;
-
-/// A player has the init segment and asks for the first segment within this time.
+/// A player has the master playlist and asks for the first segment, or has the init segment and does, within this time.
 const BETWEEN: Duration = Duration::from_secs(2);
+
+/// What is asked for of the head of a file while its index is read: who asks for a playlist will play it, most often
+/// from the start, and the line would else be idle between the few reads that an index takes.
+const HEAD: u64 = 4 << 20;
+
+/// When it will be read: so late that it gives way to the index.
+const LATER: Duration = Duration::from_secs(10);
 
 /// The end of a file, where most have their index.
 const TAIL: u64 = 64 << 10;
@@ -37,41 +36,38 @@ pub(super) async fn first_segment<S: Source>(
 ) {
     let bytes = facts.first_bytes(place);
     if house.source.here(&facts.name, std::slice::from_ref(&bytes)) == [true] {
+        facts.begun.cancel();
         return;
     }
     let Ok(content) = house.source.open(&facts.name) else {
         return;
     };
-    let read = async {
-        let mut start = bytes.start;
-        let end = bytes.end.min(start + MOST);
-        while start < end {
-            let length = CHUNK.min(end - start);
-            // FFmpeg meets the same error, and says so.
-            if content.read_at(start, length as usize).await.is_err() {
-                return;
-            }
-            start += length;
-        }
-    };
+    content.expect(bytes, Duration::ZERO).await;
+    facts.begun.cancel();
     let waits = |command: &Command| matches!(command, Command::Go(orders) if orders.urgent);
-    let unwanted = async {
-        while command.wait_for(|command| !waits(command)).await.is_ok() {
-            if timeout(BETWEEN, command.wait_for(waits)).await.is_err() {
-                return;
-            }
+    while command.wait_for(|command| !waits(command)).await.is_ok() {
+        if timeout(BETWEEN, command.wait_for(waits)).await.is_err() {
+            return;
         }
-    };
-    tokio::select! {
-        () = read => {}
-        () = unwanted => {}
     }
 }
 
-/// Asks for the end of a file, beside whoever reads its head. Never ready; dropping it ends it.
-pub(super) async fn tail<C: ReadAt>(content: &C) -> Infallible {
+/// Asks for the head and the end of a file, beside whoever reads its index. Never ready; dropping it ends the wait, and
+/// dropping the file what is asked for.
+pub(super) async fn ends<C: FilmFile>(content: &C) -> Infallible {
+    content.expect(0..HEAD, LATER).await;
     let length = TAIL.min(content.size());
     // Whoever needs it reads it himself, and meets the error.
     let _ = content.read_at(content.size() - length, length as usize).await;
     pending().await
+}
+
+/// Asks for what the first run of a film that was just opened will read if it is played from the start, until some run
+/// begins.
+pub(super) async fn first_run<S: Source>(house: Arc<House<S>>, facts: Arc<Facts>, content: S::Content) {
+    content.expect(facts.first_bytes(Place::START), Duration::ZERO).await;
+    tokio::select! {
+        _ = timeout(BETWEEN, facts.begun.cancelled()) => {}
+        () = house.stopping.cancelled() => {}
+    }
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use sha1::{Digest, Sha1};
+use tokio_util::sync::CancellationToken;
 
 use super::cache::Key;
 use super::error::StreamError;
@@ -30,8 +31,8 @@ const MOST_SEGMENTS: u32 = 1 << 16;
 /// Ends differ from what the header of an MP4 says by less than this.
 const END_TOLERANCE_S: f64 = 2.0;
 
-/// The packet that ends a fragment is a keyframe, some 200 KiB of a film of 5 Mbit/s, and the kernel reads 128 KiB ahead.
-const NEXT_PACKET: u64 = 512 << 10;
+/// The packet that ends a fragment is a keyframe, some 100 KiB of a film of 5 Mbit/s, and the kernel reads 128 KiB ahead.
+const NEXT_PACKET: u64 = 256 << 10;
 
 /// A film whose index is known. Holding it keeps no FFmpeg and no file open.
 pub struct Film<S: Source> {
@@ -47,6 +48,8 @@ pub(super) struct Facts {
     pub(super) plan: Plan,
     pub(super) timeline: Arc<Timeline>,
     pub(super) shape: Arc<Shape>,
+    /// Cancelled once a run has asked for what it will read.
+    pub(super) begun: CancellationToken,
     /// When a run last gave anything.
     pub(super) heard: Mutex<Option<Instant>>,
 }
@@ -160,6 +163,7 @@ impl Facts {
             plan: plan.without_keyframes(),
             timeline,
             shape: Arc::new(shape),
+            begun: CancellationToken::new(),
             heard: Mutex::new(None),
         })
     }

@@ -36,7 +36,7 @@ pub use fragments::{FragmentError, LARGEST_FRAGMENT};
 pub use options::StreamOptions;
 pub use plan::{NoSuchRendition, NotPlayable, Plan, Rendition, RenditionId};
 pub use playlist::{master, media};
-pub use source::{FileName, Source, SourceError};
+pub use source::{FileName, FilmFile, Source, SourceError};
 pub use state::{FilmReport, FilmState, Span, TrackReport};
 pub use streams::Streams;
 pub use timeline::{SEGMENT_S, SUBTITLE_LEAD_S, Timeline};

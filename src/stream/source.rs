@@ -1,9 +1,10 @@
 //! What films are asked of: bytes for the index, a path for FFmpeg, and what the swarm is doing.
 
 use std::fmt;
+use std::future::Future;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::media::ReadAt;
 
@@ -34,12 +35,20 @@ pub enum SourceError {
     Unavailable(String),
 }
 
+/// An open file of a source.
+pub trait FilmFile: ReadAt {
+    /// Asks for bytes that are sure to be read, by whomever, the first of them in the time `within`: after what is waited
+    /// for, and in order, until others are expected or this is dropped. Ready as soon as they are asked for; what cannot
+    /// be had is for the reads to tell.
+    fn expect(&self, bytes: Range<u64>, within: Duration) -> impl Future<Output = ()> + Send;
+}
+
 /// Where the films come from: the library and the mount, or a folder in tests.
 ///
 /// Nothing here waits, apart from reads of an opened file.
 pub trait Source: Send + Sync + 'static {
-    /// An open file: what the index is read through.
-    type Content: ReadAt + 'static;
+    /// What the index is read through.
+    type Content: FilmFile + 'static;
 
     /// Opens a file for the reads of its index.
     ///

@@ -19,7 +19,7 @@ use super::house::House;
 use super::options::StreamOptions;
 use super::probes::Probes;
 use super::shelf::Bounds;
-use super::source::{FileName, Source};
+use super::source::{FileName, FilmFile, Source};
 use super::state::{FilmReport, Situation};
 use crate::ffmpeg::Launcher;
 use crate::media::{self, Index, MediaError, ReadAt};
@@ -160,13 +160,15 @@ impl<S: Source> Streams<S> {
                 Err(error) => return Ok(Err(StreamError::NotPlayable(error.to_string()))),
             },
         };
-        let facts = Facts::of(file, size, &index).map_err(|error| StreamError::NotPlayable(error.to_string()));
-        Ok(facts.map(|facts| {
-            Arc::new(Film {
-                house: self.house.clone(),
-                facts: Arc::new(facts),
-            })
-        }))
+        let facts = match Facts::of(file, size, &index) {
+            Ok(facts) => Arc::new(facts),
+            Err(error) => return Ok(Err(StreamError::NotPlayable(error.to_string()))),
+        };
+        let house = self.house.clone();
+        house
+            .tasks
+            .spawn(fetch::first_run(house.clone(), facts.clone(), content));
+        Ok(Ok(Arc::new(Film { house, facts })))
     }
 
     /// Ready when nothing has come of a file for as long as reads may wait.
@@ -207,11 +209,11 @@ impl<S: Source> Slot<S> {
 }
 
 /// The index of a file, wherever in it that is: head and tail are asked for at once.
-async fn index<C: ReadAt>(content: &C) -> Result<Index, MediaError> {
+async fn index<C: FilmFile>(content: &C) -> Result<Index, MediaError> {
     tokio::select! {
         biased;
         index = media::index(content) => index,
-        never = fetch::tail(content) => match never {},
+        never = fetch::ends(content) => match never {},
     }
 }
 

@@ -99,6 +99,8 @@ pub struct Reader {
     /// The latest last.
     sequences: Vec<Sequence>,
     answered: bool,
+    /// What is sure to be read next, and when.
+    expected: Option<(Range<u64>, Time)>,
     /// Whether more is asked for than what reads wait for.
     ahead: bool,
     /// Whether it works ahead of its viewer, as its latest read was.
@@ -116,6 +118,7 @@ impl Reader {
             next_read: 0,
             sequences: Vec::new(),
             answered: false,
+            expected: None,
             ahead: true,
             leisurely: false,
             held: Vec::new(),
@@ -153,6 +156,14 @@ impl Reader {
     pub fn end(&mut self, key: ReadKey, answered: bool) {
         self.reads.remove(&key);
         self.answered |= answered;
+    }
+
+    /// These bytes (of the torrent) are sure to be read from `due` on, and in order, whoever reads them: they are asked
+    /// for at once, after what reads wait for. It takes the place of what was expected before.
+    /// [`update`](Reader::update) puts it into effect.
+    pub fn expect(&mut self, bytes: Range<u64>, due: Time) {
+        let bytes = bytes.start.max(self.file.start)..bytes.end.min(self.file.end);
+        self.expected = (!bytes.is_empty()).then_some((bytes, due));
     }
 
     /// Whether anything is asked for that no read waits for; it is, from the beginning. [`update`](Reader::update) puts it
@@ -206,6 +217,12 @@ impl Reader {
         if !self.ahead {
             return wants;
         }
+        wants.extend(self.expected.iter().map(|(bytes, due)| Want {
+            bytes: bytes.clone(),
+            band: Band::Soon,
+            deadline: Some(*due),
+            pace: None,
+        }));
         if let Some(latest) = self.sequences.last().map(|latest| latest.last) {
             self.sequences
                 .retain(|sequence| sequence.last == latest || now - sequence.last < SEQUENCE_IDLE);
@@ -374,6 +391,27 @@ mod tests {
         let now = stream(&mut reader, now, 9 * MIB..200 * MIB, MIB);
         let window = soon(&reader.wants(now, 5 * MIB))[0];
         assert!((229..=232).contains(&window.1), "{window:?}");
+    }
+
+    #[test]
+    fn what_is_expected_comes_after_what_is_waited_for_and_before_what_may_be_read() {
+        let mut reader = reader();
+        reader.expect(10 * MIB..14 * MIB, at(0));
+        reader.begin(at(5), 2000 * MIB..2000 * MIB + READ).unwrap();
+        let now = stream(&mut reader, at(10), 0..MIB, MIB);
+        let mut wants = reader.wants(now, 5 * MIB);
+        wants.sort_by_key(|want| (want.band, want.deadline));
+        let first: Vec<_> = wants.iter().take(3).map(|want| want.bytes.start / MIB).collect();
+        assert_eq!(first, [2000, 10, 1]);
+
+        reader.expect(5000 * MIB..6000 * MIB, at(20));
+        let wants = reader.wants(now, 5 * MIB);
+        assert!(
+            wants
+                .iter()
+                .all(|want| want.bytes.start < 5000 * MIB && want.bytes.start != 10 * MIB),
+            "what lies outside of the file is not asked for, nor what was expected before: {wants:?}"
+        );
     }
 
     #[test]

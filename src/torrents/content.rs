@@ -76,6 +76,18 @@ impl<A: Activate> OpenFile<A> {
         }
     }
 
+    /// Asks for bytes that are sure to be read, by whomever, the first of them in the time `within`, until others are
+    /// expected or the file is dropped. Waits only until the torrent is in the engine. That nothing can be fetched now is
+    /// for the reads to tell.
+    pub async fn expect(&self, offset: u64, length: u64, within: Duration) {
+        if self.store.first_missing(self.file, offset, length).is_none() {
+            return;
+        }
+        if let Ok(swarm) = self.activate.activate().await {
+            self.reader_in(&swarm).expect(offset, length, within);
+        }
+    }
+
     fn passed(&self, offset: u64, length: u64) {
         if let Some((_, reader)) = &*self.reader.lock() {
             reader.passed(offset, length);

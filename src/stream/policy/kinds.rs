@@ -62,6 +62,11 @@ pub(in crate::stream) struct Ask {
     pub(in crate::stream) earlier: u32,
 }
 
+impl Place {
+    /// The beginning of a film.
+    pub(in crate::stream) const START: Place = Place { first: 0, earlier: 0 };
+}
+
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::stream) enum Action {

@@ -77,6 +77,8 @@ struct Folder {
     paces: Mutex<BTreeMap<u32, Option<bool>>>,
     told: watch::Sender<u32>,
     progress: Mutex<Option<Instant>>,
+    /// What was expected, in the order in which it was.
+    expected: Mutex<Vec<Range<u64>>>,
 }
 
 impl Folder {
@@ -89,6 +91,7 @@ impl Folder {
             paces: Mutex::default(),
             told: watch::Sender::new(0),
             progress: Mutex::new(None),
+            expected: Mutex::default(),
         })
     }
 
@@ -138,6 +141,12 @@ impl ReadAt for Opened {
         let mut bytes = vec![0; length];
         self.file.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
+    }
+}
+
+impl FilmFile for Opened {
+    async fn expect(&self, bytes: Range<u64>, _: Duration) {
+        self.folder.expected.lock().push(bytes);
     }
 }
 

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -77,6 +78,12 @@ enum Order {
     Open { reader: u64, file: Range<u64> },
     /// It is closed.
     Close { reader: u64 },
+    /// These bytes are sure to be read from this time on.
+    Expect {
+        reader: u64,
+        bytes: Range<u64>,
+        within: Duration,
+    },
     /// A read of these bytes was answered from what is here.
     Passed { reader: u64, bytes: Range<u64> },
     /// A read waits for these bytes; `urgent` unless its reader works ahead of its viewer.
@@ -168,6 +175,16 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// Asks for these bytes of the torrent, which are sure to be read, the first of them in the time `within`: after what
+    /// is waited for, in order, until others are expected or the file is closed.
+    pub fn expect(&self, bytes: Range<u64>, within: Duration) {
+        let _ = self.orders.send(Order::Expect {
+            reader: self.reader,
+            bytes,
+            within,
+        });
+    }
+
     /// Notes that these bytes of the torrent were read and were here: it tells what comes next.
     pub fn passed(&self, bytes: Range<u64>) {
         let _ = self.orders.send(Order::Passed {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info, trace, warn};
 
 use super::meeting::{Meeter, Meeting};
 use super::peers::{Peer, dialable};
@@ -258,6 +258,7 @@ impl Owner {
                     if self.expected.insert(block.piece) {
                         self.assembly.expect(block.piece);
                     }
+                    trace!(peer = peer.slot, piece = block.piece, block = block.index, "ask");
                     let span = self.span(block);
                     match said.entry(peer).or_default().last_mut() {
                         Some(Command::Request(spans)) => spans.push(span),
@@ -265,6 +266,7 @@ impl Owner {
                     }
                 }
                 Action::Cancel { peer, block } => {
+                    trace!(peer = peer.slot, piece = block.piece, block = block.index, "cancel");
                     let span = self.span(block);
                     match said.entry(peer).or_default().last_mut() {
                         Some(Command::Cancel(spans)) => spans.push(span),
@@ -298,10 +300,12 @@ impl Owner {
     }
 
     fn ordered(&mut self, order: Order) {
+        trace!(?order);
         let now = self.now();
         match order {
             Order::Open { reader, file } => self.readers.open(reader, file),
             Order::Close { reader } => self.readers.close(reader, &mut self.picker),
+            Order::Expect { reader, bytes, within } => self.readers.expect(reader, bytes, now + within),
             Order::Passed { reader, bytes } => self.readers.passed(now, reader, bytes),
             Order::Demand {
                 reader,
@@ -354,7 +358,10 @@ impl Owner {
                         self.book.listens(Instant::now(), peer.address, port);
                     }
                 }
-                Event::Choked(choked) => self.picker.choke(key, choked),
+                Event::Choked(choked) => {
+                    trace!(peer = key.slot, choked, "choke");
+                    self.picker.choke(key, choked);
+                }
                 Event::Interested(interested) => {
                     peer.interested = interested;
                     self.choke();
@@ -391,6 +398,7 @@ impl Owner {
         let kept = kept && self.assembly.holds(key, block);
         let receipt = self.picker.received(self.time(at), key, block, kept);
         self.status.fetched.fetch_add(u64::from(span.length), Ordering::Relaxed);
+        trace!(peer = key.slot, piece = block.piece, block = block.index, arrival = ?receipt.arrival, "came");
         match receipt.arrival {
             Arrival::Wanted => {
                 *self.status.last_block.lock() = Some(at.into_std());

@@ -73,6 +73,15 @@ impl Readers {
         }
     }
 
+    /// These bytes are sure to be read from `due` on.
+    pub(super) fn expect(&mut self, reader: u64, bytes: Range<u64>, due: Time) {
+        if let Some(open) = self.open.get_mut(&reader) {
+            open.reader.expect(bytes, due);
+            open.changed = true;
+            self.changed = true;
+        }
+    }
+
     /// A read of `bytes` was answered at once.
     pub(super) fn passed(&mut self, now: Time, reader: u64, bytes: Range<u64>) {
         let Some(open) = self.open.get_mut(&reader) else { return };

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::storage::StoreStorage;
 use crate::swarm::engine::{self as swarm, EngineOptions};
@@ -200,6 +200,13 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// Asks for bytes of the file that are sure to be read, the first of them in the time `within`, until others are
+    /// expected or it is closed.
+    pub fn expect(&self, offset: u64, length: u64, within: Duration) {
+        let start = self.start + offset;
+        self.reader.expect(start..start + length, within);
+    }
+
     /// Notes that bytes of the file were read and were here.
     pub fn passed(&self, offset: u64, length: u64) {
         let start = self.start + offset;
