@@ -1,7 +1,9 @@
 //! From the request to the first segment, and from a seek to its segment, on a swarm of 8 Mbit/s and a film of 5:
 //! our HLS against stock FFmpeg's own HLS muxer on a path of the same mount, and against the same FFmpeg on rqbit's
-//! HTTP stream, where rqbit is installed.
+//! HTTP stream, where rqbit is installed; and against the line, which has to carry every piece that the segment needs.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,13 +12,17 @@ use crate::start::{Swarm, median};
 use crate::support::torrents::Torrent;
 use crate::support::trials::watched;
 use crate::support::web::Web;
-use crate::support::{Background, DaemonOptions, Work, eventually, report, shell};
+use crate::support::{Background, DaemonOptions, Work, eventually, report, run, shell};
 use crate::table;
 
 const ROUNDS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Where the viewer seeks to, in seconds.
 const SEEK: u32 = 90;
+/// 8 Mbit/s, in bytes a second.
+const LINE: f64 = 1e6;
+/// Of the films, in bytes.
+const PIECE: u64 = 256 << 10;
 
 /// Segments of 4 s as FFmpeg makes them, from `$2` seconds on, of `$1`, into `$3`.
 const HLS_MUXER: &str = r#"cd "$3" && exec ffmpeg -nostdin -v error -ss "$2" -i "$1" -map 0:v -map 0:a -c copy -f hls \
@@ -29,6 +35,12 @@ pub(crate) fn compare() {
     let mut rows = Vec::new();
     for index_last in [true, false] {
         let film = watched(index_last);
+        let line = limits(&film).map(|seconds| format!("{seconds:.1}"));
+        report(&format!(
+            "{}, what the line takes: {} s, after a seek {} s",
+            film.name, line[0], line[1]
+        ));
+        rows.push((format!("{}, the pieces over the line", film.name), line.to_vec()));
         let bars = [
             ("magnetfs, HLS", ours as fn(&Torrent) -> Times),
             ("ffmpeg's HLS muxer on our mount", muxer_on_mount),
@@ -50,6 +62,44 @@ pub(crate) fn compare() {
         &["first", "after a seek"],
         &rows,
     );
+}
+
+/// What the line takes at least for the pieces of a first segment, with the index, and of one after a seek. FFmpeg ends
+/// a segment when it has read the keyframe behind it.
+fn limits(film: &Torrent) -> [f64; 2] {
+    let path = film.source();
+    let size = path.metadata().expect("the film").len();
+    let mut command = Command::new("ffprobe");
+    command.args("-v error -select_streams v -of csv=p=0 -show_entries packet=pts_time,size,pos,flags".split(' '));
+    let packets = run(command.arg(&path), PATIENCE).ok().text();
+    let packets: Vec<(f64, Range<u64>, bool)> = packets
+        .lines()
+        .map(|line| {
+            let fields: Vec<&str> = line.split(',').collect();
+            let [time, length, start] = [0, 1, 2].map(|at| fields[at].parse::<f64>().expect("a number"));
+            (time, start as u64..(start + length) as u64, fields[3].starts_with('K'))
+        })
+        .collect();
+    let end = packets.iter().map(|(_, bytes, _)| bytes.end).max().expect("a packet");
+    let segment = |from: f64| {
+        let keys = || packets.iter().filter(|(time, _, key)| *key && *time >= from);
+        let (begun, first, _) = keys().next().expect("a keyframe");
+        let (_, behind, _) = keys()
+            .find(|(time, ..)| *time >= begun + 3.9)
+            .expect("a keyframe behind");
+        first.start..behind.end
+    };
+    let seconds = |ranges: &[Range<u64>]| {
+        let pieces = ranges
+            .iter()
+            .flat_map(|bytes| bytes.start / PIECE..bytes.end.div_ceil(PIECE));
+        let pieces: BTreeSet<u64> = pieces.collect();
+        pieces.iter().map(|piece| PIECE.min(size - piece * PIECE)).sum::<u64>() as f64 / LINE
+    };
+    [
+        seconds(&[0..1, segment(0.0), end..size]),
+        seconds(&[segment(f64::from(SEEK) - 2.0)]),
+    ]
 }
 
 /// From the request of the master playlist to the last byte of the first segment, and from a seek to its segment's.

@@ -3,13 +3,14 @@
 mod films;
 pub(super) mod indexes;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use films::{Film, Given, Output, Packet};
 use proptest::prelude::*;
 
 use super::fragments::{FragmentReader, Piece};
-use super::{Cut, CutError, Cutter, RenditionId};
+use super::{Cut, CutError, Cutter, Plan, RenditionId, Timeline};
+use crate::media::Container;
 
 /// Every run gives the same bytes for the same segment, and all of them together are the film.
 fn holds(name: &str, commands: &str) -> Film {
@@ -335,6 +336,51 @@ fn a_tail_that_is_not_known_to_be_whole_is_not_given_out() {
             let expected: Vec<u32> = (0..count - 1).collect();
             assert!(expected.starts_with(&given), "{} {tenths}: {given:?}", rendition.id);
             assert!(tenths < 10 || given == expected, "{}: {given:?}", rendition.id);
+        }
+    }
+}
+
+/// FFmpeg gives the fragment after the last one of a segment when it has read a group of pictures more.
+#[test]
+fn a_segment_of_video_is_whole_with_its_last_fragment() {
+    let make = format!("ffmpeg V25 A44 -t 13 {X264} -g 50 -c:a aac -b:a 32k");
+    for name in ["film.mkv", "film.mp4"] {
+        let film = Film::made(name, &format!("{make} {name}"));
+        let pipe = &film.pipes(None)[0];
+        let mut cutter = Cutter::new(&film.plan, &film.timeline, RenditionId::Video, 0);
+        let (mut reader, mut fragments, mut given) = (FragmentReader::default(), 0, Vec::new());
+        for bytes in pipe.chunks(100) {
+            let pieces = reader.push(bytes).unwrap();
+            fragments += pieces
+                .iter()
+                .filter(|piece| matches!(piece, Piece::Fragment(_)))
+                .count();
+            let numbers = cutter.push(bytes).unwrap();
+            given.extend(numbers.iter().filter_map(number).map(|number| (number, fragments)));
+        }
+        assert_eq!(
+            given,
+            [(0, 2), (1, 4), (2, 6)],
+            "{name}: segments of two fragments each"
+        );
+    }
+}
+
+/// Cues that leave keyframes out: what lies between them belongs to the segment all the same.
+#[test]
+fn keyframes_that_the_index_does_not_have_cut_nothing_short() {
+    let (film, pipes) = small();
+    let whole = film.run(0, 0, usize::MAX);
+    let index = indexes::index(Container::Matroska, vec![indexes::video(&[0, 4, 8, 12], 13)]);
+    let sparse = Arc::new(Timeline::of(&Plan::of(&index).unwrap()));
+    let mut cutter = Cutter::new(&film.plan, &sparse, RenditionId::Video, 0);
+    for cut in cutter.push(&pipes[0]).unwrap() {
+        if let Cut::Segment { number, bytes, .. } = cut {
+            assert_eq!(
+                bytes,
+                whole[&RenditionId::Video].segments[&number].0,
+                "segment {number}"
+            );
         }
     }
 }

@@ -55,6 +55,15 @@ fn daemon(work: &Work, seeder: &Libtorrent, torrent: &crate::support::torrents::
     options.torrent(torrent).peer(seeder.address).start()
 }
 
+/// Raises a flag when it is dropped.
+struct Raises<'a>(&'a AtomicBool);
+
+impl Drop for Raises<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// "FFmpeg may be killed at any moment: no wrong byte is served, and playback goes on." `KILLS` makes it longer.
 #[test]
 fn ffmpeg_killed_under_play_costs_no_byte() {
@@ -88,7 +97,8 @@ fn ffmpeg_killed_under_play_costs_no_byte() {
                 let killer = scope.spawn(|| {
                     let mut kills = 0;
                     while !played.load(Ordering::Relaxed) {
-                        thread::sleep(Duration::from_millis(random.u64(20..200)));
+                        // Long enough, now and then, for an FFmpeg to start on a busy machine.
+                        thread::sleep(Duration::from_millis(random.u64(20..400)));
                         for child in children_of(pid).iter().filter(|child| !child.is_zombie) {
                             kill(child.pid, Signal::KILL);
                             kills += 1;
@@ -96,6 +106,8 @@ fn ffmpeg_killed_under_play_costs_no_byte() {
                     }
                     kills
                 });
+                // Also if a segment is wrong: the scope waits for the killer.
+                let playing = Raises(&played);
                 for (uri, expected) in uris.iter().zip(&expected) {
                     // A second death in the same segment is told to the client, which asks again.
                     let body = eventually("a segment comes in the end", Duration::from_secs(20), || {
@@ -112,7 +124,7 @@ fn ffmpeg_killed_under_play_costs_no_byte() {
                     });
                     assert!(body == *expected, "{uri} has other bytes than without a kill");
                 }
-                played.store(true, Ordering::Relaxed);
+                drop(playing);
                 kills += killer.join().expect("the killer");
             });
             eventually("no zombie is left", Duration::from_secs(5), || {
