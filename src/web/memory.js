@@ -5,10 +5,14 @@ const PLACES = "magnetfs.places";
 /** Films whose place is kept; the one that was left longest ago goes first. */
 const PLACES_LIMIT = 200;
 
-/** A store may be forbidden, full or edited by hand: then nothing is remembered, and all else goes on. */
+/**
+ * A store may be forbidden, full, or written by an older page or by hand: then nothing is remembered, and all else goes
+ * on.
+ */
 function read(key) {
   try {
-    return JSON.parse(localStorage.getItem(key)) ?? {};
+    const value = JSON.parse(localStorage.getItem(key));
+    return typeof value === "object" && value !== null && !Array.isArray(value) ? value : {};
   } catch {
     return {};
   }
@@ -22,9 +26,10 @@ function write(key, value) {
   }
 }
 
-/** A choice of the viewer: seconds ahead, volume, languages. */
-export function choice(name, otherwise) {
-  return read(CHOICES)[name] ?? otherwise;
+/** A choice of the viewer: seconds ahead, volume, languages. `otherwise` is for what is not there, or does not fit. */
+export function choice(name, otherwise, fits) {
+  const value = read(CHOICES)[name];
+  return fits(value) ? value : otherwise;
 }
 
 export function choose(name, value) {
@@ -33,7 +38,8 @@ export function choose(name, value) {
 
 /** Seconds at which a film was left; 0 for one that is new, or was seen to its end. */
 export function place(film) {
-  return read(PLACES)[film] ?? 0;
+  const seconds = read(PLACES)[film];
+  return Number.isFinite(seconds) && seconds > 0 ? seconds : 0;
 }
 
 /** Beginnings and ends are not worth a return. */

@@ -26,9 +26,10 @@ export class Player {
   #timeline = new Timeline((seconds) => this.seek(seconds));
 
   constructor() {
-    video.volume = choice("volume", 1);
-    video.muted = choice("muted", false);
-    element("ahead").value = choice("ahead", 30);
+    const spans = Array.from(element("ahead").options, (option) => Number(option.value));
+    video.volume = choice("volume", 1, (it) => Number.isFinite(it) && it >= 0 && it <= 1);
+    video.muted = choice("muted", false, (it) => typeof it === "boolean");
+    element("ahead").value = choice("ahead", 30, (it) => spans.includes(it));
     this.#hear();
   }
 
@@ -247,7 +248,7 @@ export class Player {
   #prefer(kind, tracks) {
     if (this.#preferred.has(kind) || tracks.length === 0) return;
     this.#preferred.add(kind);
-    const lang = choice(kind, null);
+    const lang = choice(kind, null, (it) => typeof it === "string");
     const index = tracks.findIndex((track) => lang && track.lang === lang);
     const chosen = tracks.findIndex((track) => track.chosen);
     if (index !== chosen && (index >= 0 || (kind === "subtitles" && lang === ""))) this.#engine.choose(kind, index);

@@ -1,7 +1,7 @@
 // A viewer in Chromium, who opens the first film of a torrent on the page and uses the player as people do, by its
 // buttons and keys. Ends with 0 and a line of JSON about what was seen when all went well; else says what did not.
 //
-//     node page.mjs ADDRESS-OF-THE-PAGE NAME-OF-THE-TORRENT plays|refused
+//     node page.mjs ADDRESS-OF-THE-PAGE NAME-OF-THE-TORRENT plays|refused|remembers
 
 import assert from "node:assert/strict";
 import { chromium } from "playwright-core";
@@ -116,11 +116,56 @@ async function refused() {
   return { words: await text("#failure-words"), command: await text("#failure-command") };
 }
 
+/** Opens the page anew with this in its store: texts by their keys. */
+async function withStore(store) {
+  await page.evaluate((store) => {
+    localStorage.clear();
+    for (const [key, text] of Object.entries(store)) localStorage.setItem(key, text);
+    // Closing a film, or a change of its sound, writes there too: what is to be read must be the last.
+    for (const name of ["setItem", "removeItem"]) Storage.prototype[name] = () => {};
+  }, store);
+  await page.reload();
+  await page.locator("#torrents .torrent").waitFor();
+}
+
+/** A browser whose store holds what this page would never write. */
+async function remembers() {
+  const film = (await page.evaluate(() => location.hash)).slice(1);
+  await page.goto(address);
+  const opened = () =>
+    page.evaluate(() => {
+      const video = document.getElementById("video");
+      return { volume: video.volume, muted: video.muted, ahead: document.getElementById("ahead").value };
+    });
+  const usual = { volume: 1, muted: false, ahead: "30" };
+  const names = ["volume", "muted", "ahead", "audio", "subtitles"];
+  const values = ["nonsense", "NaN", "0.5", "", null, -1, 7, 1e308, [], {}, { volume: 0.5 }];
+  const choices = values.map((value) => JSON.stringify(Object.fromEntries(names.map((name) => [name, value]))));
+  choices.push("nonsense", "", "null", "7", '"text"', "[]", '{"volume":1e999,"ahead":1e999}', '{"volume":');
+  for (const text of choices) {
+    await withStore({ "magnetfs.choices": text, "magnetfs.places": text });
+    assert.deepEqual(await opened(), usual, text);
+    assert.deepEqual(faults, [], text);
+  }
+  await withStore({ "magnetfs.choices": '{"volume":0.5,"muted":true,"ahead":120}' });
+  assert.deepEqual(await opened(), { volume: 0.5, muted: true, ahead: "120" }, "what fits is taken");
+  const strange = { volume: "nonsense", ahead: 0, audio: {}, subtitles: [1] };
+  for (const [place, begin] of [[30, 30], ["nonsense", 0], [-5, 0], [1e9, 0]]) {
+    const places = JSON.stringify({ [film]: place });
+    await withStore({ "magnetfs.choices": JSON.stringify(strange), "magnetfs.places": places });
+    await page.evaluate((film) => (location.hash = film), film);
+    await plays(`a place of ${place}`, begin + 1);
+  }
+  assert.deepEqual(faults, []);
+  return {};
+}
+
 try {
   await page.goto(address);
   await page.getByRole("button", { name: torrent, exact: true }).click();
   await page.getByRole("link", { name: /^Play / }).first().click();
-  const seen = scene === "refused" ? await refused() : await watch();
+  const scenes = { plays: watch, refused, remembers };
+  const seen = await scenes[scene]();
   if (process.env.SCREENSHOT) await page.screenshot({ path: process.env.SCREENSHOT });
   console.log(JSON.stringify(seen));
 } finally {

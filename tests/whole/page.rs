@@ -50,6 +50,12 @@ fn a_viewer_is_told_why_a_film_does_not_play() {
     });
 }
 
+/// What an older page left in the browser, or somebody wrote there, is as if it were not there.
+#[test]
+fn a_store_full_of_nonsense_changes_nothing() {
+    limited(LIMIT, || drop(viewed(&Trial::ManyTracks.torrent(), "remembers")));
+}
+
 /// What a viewer saw who opened the only film of this torrent on the page.
 #[track_caller]
 fn viewed(torrent: &Torrent, scene: &str) -> Value {
