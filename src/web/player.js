@@ -67,6 +67,7 @@ export class Player {
     this.#timeline.here(report.here.map(({ from_s, to_s }) => [from_s, to_s]));
     const here = report.here.reduce((sum, { from_s, to_s }) => sum + to_s - from_s, 0);
     element("state").textContent = report.duration_s ? `${percent(here, report.duration_s)} is here` : "";
+    this.#lacks(report.left_out);
     this.#wait();
   }
 
@@ -103,6 +104,7 @@ export class Player {
     this.#timeline.here([]);
     this.#length(0);
     this.#offer([], []);
+    this.#lacks([]);
     element("state").textContent = "";
     const told = {
       tracks: () => this.#tracks(),
@@ -242,6 +244,15 @@ export class Player {
     const off = new Option("off", -1, false, !subtitles.some((track) => track.chosen));
     element("subtitles").replaceChildren(off, ...options(subtitles));
     element("subtitles").disabled = subtitles.length === 0;
+  }
+
+  /** Tells of the tracks that are in the file and not among the choices: a sentence each. */
+  #lacks(sentences) {
+    const list = element("left-out");
+    list.replaceChildren(
+      ...sentences.map((words) => Object.assign(document.createElement("li"), { textContent: printable(words) })),
+    );
+    list.hidden = sentences.length === 0;
   }
 
   /** Once for each film: the language that was chosen before, or no subtitles. */

@@ -1,7 +1,7 @@
 // A viewer in Chromium, who opens the first film of a torrent on the page and uses the player as people do, by its
 // buttons and keys. Ends with 0 and a line of JSON about what was seen when all went well; else says what did not.
 //
-//     node page.mjs ADDRESS-OF-THE-PAGE NAME-OF-THE-TORRENT plays|refused|remembers
+//     node page.mjs ADDRESS-OF-THE-PAGE NAME-OF-THE-TORRENT plays|refused|remembers|lacks
 
 import assert from "node:assert/strict";
 import { chromium } from "playwright-core";
@@ -160,11 +160,19 @@ async function remembers() {
   return {};
 }
 
+/** A film of which something is left out. */
+async function lacks() {
+  await plays("start", 1);
+  await page.locator("#left-out li").first().waitFor();
+  const told = await page.locator("#left-out li").allTextContents();
+  return { told };
+}
+
 try {
   await page.goto(address);
   await page.getByRole("button", { name: torrent, exact: true }).click();
   await page.getByRole("link", { name: /^Play / }).first().click();
-  const scenes = { plays: watch, refused, remembers };
+  const scenes = { plays: watch, refused, remembers, lacks };
   const seen = await scenes[scene]();
   if (process.env.SCREENSHOT) await page.screenshot({ path: process.env.SCREENSHOT });
   console.log(JSON.stringify(seen));

@@ -56,6 +56,21 @@ fn a_store_full_of_nonsense_changes_nothing() {
     limited(LIMIT, || drop(viewed(&Trial::ManyTracks.torrent(), "remembers")));
 }
 
+/// What is not among the choices is told, with its reason.
+#[test]
+fn a_viewer_is_told_what_is_left_out() {
+    limited(LIMIT, || {
+        let seen = viewed(&Trial::Vorbis.torrent(), "lacks");
+        let told = seen["told"].as_array().expect("sentences");
+        let sentence = told[0].as_str().unwrap_or_default();
+        assert_eq!(told.len(), 1, "{seen}");
+        assert!(
+            sentence.contains("Kommentar") && sentence.contains("Vorbis"),
+            "{sentence}"
+        );
+    });
+}
+
 /// What a viewer saw who opened the only film of this torrent on the page.
 #[track_caller]
 fn viewed(torrent: &Torrent, scene: &str) -> Value {

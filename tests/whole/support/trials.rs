@@ -39,6 +39,8 @@ pub(crate) enum Trial {
     Aac44100,
     /// AC-3 beside AAC.
     Ac3,
+    /// Vorbis beside AAC, which no player of HLS takes.
+    Vorbis,
 }
 
 impl Trial {
@@ -59,6 +61,7 @@ impl Trial {
             Self::ManyTracks => "trial-tracks.mkv",
             Self::Aac44100 => "trial-44100.mkv",
             Self::Ac3 => "trial-ac3.mkv",
+            Self::Vorbis => "trial-vorbis.mkv",
         }
     }
 
@@ -121,18 +124,8 @@ impl Trial {
             ),
             Self::ManyTracks => many_tracks(path),
             Self::Aac44100 => encode(path, 44_100, "", &[H264, AAC]),
-            Self::Ac3 => {
-                let whole = material();
-                ffmpeg(|command| {
-                    command
-                        .arg("-i")
-                        .arg(whole)
-                        .args(["-map", "0:v", "-map", "0:a", "-map", "0:a"]);
-                    command
-                        .args(["-c:v", "copy", "-c:a:0", "copy", "-c:a:1", "ac3", "-b:a:1", "192k"])
-                        .arg(path);
-                });
-            }
+            Self::Ac3 => second_sound(path, &["ac3", "-b:a:1", "192k"]),
+            Self::Vorbis => second_sound(path, &["libvorbis", "-metadata:s:a:1", "title=Kommentar"]),
         }
     }
 }
@@ -217,6 +210,21 @@ fn encode(path: &Path, sample_rate: u32, filter: &str, encoding: &[&[&str]]) {
     ffmpeg(|command| {
         command.args(["-f", "lavfi", "-i", &picture, "-f", "lavfi", "-i", &sound]);
         command.args(encoding.concat()).arg(path);
+    });
+}
+
+/// The same sound twice: as it is, and encoded so.
+fn second_sound(path: &Path, encoding: &[&str]) {
+    let whole = material();
+    ffmpeg(|command| {
+        command
+            .arg("-i")
+            .arg(whole)
+            .args(["-map", "0:v", "-map", "0:a", "-map", "0:a"]);
+        command
+            .args(["-c:v", "copy", "-c:a:0", "copy", "-c:a:1"])
+            .args(encoding)
+            .arg(path);
     });
 }
 
