@@ -12,7 +12,7 @@ pub enum StreamError {
     #[error("there is no such film, or no such part of it")]
     Unknown,
     /// As many viewers at different places as are allowed; ask again after this time.
-    #[error("too many viewers at different places: try again in {retry_after_s} s")]
+    #[error("this machine is busy: too many viewers at different places")]
     Busy {
         /// Seconds.
         retry_after_s: u32,

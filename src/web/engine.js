@@ -8,6 +8,8 @@ import { reason } from "./api.js";
 const FOREVER_MS = 2 ** 31 - 1;
 /** 503 says that the daemon is busy or starting anew, 0 that it is away: both pass. */
 const PASSING = [0, 503];
+/** What a wait is that the daemon names in no whole seconds, and what it is at most, whoever named it on the way. */
+const AGAIN_S = { otherwise: 5, most: 60 };
 /** How often a part is asked for that fails otherwise: the daemon itself has tried twice by then. */
 const TRIES = 3;
 
@@ -61,9 +63,7 @@ class WithHls {
       testBandwidth: false,
       // Segments are fMP4 and need no work; and a worker would need a `blob:` in the policy.
       enableWorker: false,
-      xhrSetup: (request) => {
-        request.addEventListener("loadend", () => told.refused(request.status === 503 ? words(request) : null));
-      },
+      xhrSetup: this.#patience(),
       manifestLoadPolicy: PATIENCE,
       playlistLoadPolicy: PATIENCE,
       fragLoadPolicy: PATIENCE,
@@ -80,6 +80,34 @@ class WithHls {
     hls.on(Hls.Events.ERROR, (_, error) => this.#error(error));
     hls.loadSource(this.#address);
     hls.attachMedia(this.#video);
+  }
+
+  /**
+   * hls.js does not look at Retry-After. It may ask again when it likes; what was put off is sent once the time that the
+   * daemon named is over. What it no longer wants by then, it does not send.
+   */
+  #patience() {
+    const told = this.#told;
+    // By kind of what was asked for: hls.js has one request of each at a time.
+    const putOff = new Map();
+    const tell = () => told.refused([...putOff.values()].at(-1)?.said ?? null);
+    tell();
+    return async (request, url, { type, frag }) => {
+      const kind = frag ? `${frag.type} ${frag.sn === "initSegment"}` : type;
+      const before = putOff.get(kind);
+      if (before?.url === url) await before.over;
+      if (before && putOff.get(kind) === before) {
+        putOff.delete(kind);
+        tell();
+      }
+      request.addEventListener("loadend", () => {
+        if (request.status !== 503) return;
+        const seconds = waitOf(request.getResponseHeader("Retry-After"));
+        const over = new Promise((over) => setTimeout(over, seconds * 1000));
+        putOff.set(kind, { url, over, said: later(words(request), seconds) });
+        tell();
+      });
+    };
   }
 
   #error({ type, details, fatal, frag, response, networkDetails }) {
@@ -161,24 +189,50 @@ function words(request) {
   return reason(typeof body === "string" ? body : new TextDecoder().decode(body), request.status);
 }
 
+/** Seconds until what was refused may be asked for again. */
+function waitOf(header) {
+  return Math.min(/^\d+$/.test(header ?? "") ? Number(header) : AGAIN_S.otherwise, AGAIN_S.most);
+}
+
+/** What the viewer reads meanwhile. */
+function later(said, seconds) {
+  return `${said[0].toUpperCase()}${said.slice(1).replace(/\.$/, "")}. This page asks again every ${seconds} s.`;
+}
+
 class Native {
   #video;
   #until = new AbortController();
+  #again = null;
 
   constructor(video, address, at, told) {
     this.#video = video;
     const listen = (target, event, heard) => target?.addEventListener(event, heard, { signal: this.#until.signal });
     listen(video, "loadedmetadata", () => {
       video.currentTime = at;
+      told.refused(null);
       told.tracks();
     });
     for (const list of [video.audioTracks, video.textTracks]) {
       for (const event of ["addtrack", "change"]) listen(list, event, () => told.tracks());
     }
+    // A browser pauses what fails.
+    let plays = false;
+    listen(video, "play", () => (plays = true));
+    listen(video, "pause", () => (plays = plays && video.error !== null));
     listen(video, "error", async () => {
       const answer = await fetch(address).catch(() => null);
       const refused = answer && !answer.ok ? reason(await answer.text(), answer.status) : null;
       if (this.#until.signal.aborted) return;
+      if (answer?.status === 503) {
+        const seconds = waitOf(answer.headers.get("Retry-After"));
+        told.refused(later(refused, seconds));
+        at = video.currentTime || at;
+        this.#again = setTimeout(() => {
+          video.src = address;
+          if (plays) video.play().catch(() => {});
+        }, seconds * 1000);
+        return;
+      }
       told.failed(refused ?? "This browser cannot play the film.");
       this.close();
     });
@@ -204,6 +258,7 @@ class Native {
 
   close() {
     this.#until.abort();
+    clearTimeout(this.#again);
     this.#video.removeAttribute("src");
     this.#video.load();
   }

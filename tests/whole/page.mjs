@@ -1,7 +1,7 @@
 // A viewer in Chromium, who opens the first film of a torrent on the page and uses the player as people do, by its
 // buttons and keys. Ends with 0 and a line of JSON about what was seen when all went well; else says what did not.
 //
-//     node page.mjs ADDRESS-OF-THE-PAGE NAME-OF-THE-TORRENT plays|refused|remembers|lacks
+//     node page.mjs ADDRESS-OF-THE-PAGE NAME-OF-THE-TORRENT plays|refused|remembers|lacks|busy|busy-native
 
 import assert from "node:assert/strict";
 import { chromium } from "playwright-core";
@@ -168,12 +168,62 @@ async function lacks() {
   return { told };
 }
 
+/** Seconds that the daemon asks for, in the scenes in which it is busy: more than any player waits by itself. */
+const BUSY_S = 4;
+
+/** Of each kind one. A first segment is asked for beside its `init.mp4`, and given up with it before it is answered. */
+const PARTS = /\/hls\/.*(\.m3u8|\/init\.mp4|\/1\.m4s)$/;
+
+/** Answers the first requests for each address as a busy daemon does; when each was asked for, and what was read. */
+async function whileBusy(parts, refusals) {
+  const asked = new Map();
+  const read = new Set();
+  await page.route(parts, async (route) => {
+    const path = new URL(route.request().url()).pathname.split("/").slice(6).join("/");
+    const times = asked.get(path) ?? [];
+    asked.set(path, [...times, performance.now()]);
+    if (times.length >= refusals) return route.continue();
+    return route.fulfill({
+      status: 503,
+      headers: { "Retry-After": `${BUSY_S}`, "Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store" },
+      body: "this machine is busy: too many viewers at different places\n",
+    });
+  });
+  await page.exposeFunction("wordsAre", (words) => read.add(words));
+  await page.evaluate(() => {
+    const [waiting, words] = ["waiting", "waiting-words"].map((id) => document.getElementById(id));
+    new MutationObserver(() => waiting.hidden || window.wordsAre(words.textContent)).observe(waiting, {
+      ...{ attributes: true, characterData: true, childList: true, subtree: true },
+    });
+  });
+  return { asked, read, refusals };
+}
+
+/** A daemon that is busy for a while: nobody has to do anything, and nobody asks too soon. */
+async function busy({ asked, read, refusals }) {
+  await plays("beyond the second segment's begin", 10);
+  const again = [...asked].filter(([, times]) => times.length > refusals);
+  for (const [path, times] of again) {
+    const waited = times[refusals] - times[refusals - 1];
+    assert(waited >= BUSY_S * 1000, `${path} was asked for again after ${waited} ms`);
+  }
+  return { again: again.map(([path]) => path), read: [...read] };
+}
+
 try {
+  if (scene === "busy-native") {
+    await page.addInitScript(() => {
+      for (const name of ["MediaSource", "ManagedMediaSource", "WebKitMediaSource"]) delete window[name];
+    });
+  }
   await page.goto(address);
   await page.getByRole("button", { name: torrent, exact: true }).click();
+  // Without hls.js the page looks itself at what the browser was refused.
+  const about = { busy: [PARTS, 1], "busy-native": [/\/master\.m3u8$/, 2] }[scene];
+  const watched = about && (await whileBusy(...about));
   await page.getByRole("link", { name: /^Play / }).first().click();
-  const scenes = { plays: watch, refused, remembers, lacks };
-  const seen = await scenes[scene]();
+  const scenes = { plays: watch, refused, remembers, lacks, busy, "busy-native": busy };
+  const seen = await scenes[scene](watched);
   if (process.env.SCREENSHOT) await page.screenshot({ path: process.env.SCREENSHOT });
   console.log(JSON.stringify(seen));
 } finally {

@@ -71,6 +71,29 @@ fn a_viewer_is_told_what_is_left_out() {
     });
 }
 
+/// "503 with Retry-After": the page says so, asks again when that is over and no sooner, and plays on.
+#[test]
+fn a_viewer_waits_for_a_busy_machine() {
+    limited(LIMIT, || {
+        for (scene, parts) in [
+            (
+                "busy",
+                &["master.m3u8", "video.m3u8", "video/init.mp4", "video/1.m4s"][..],
+            ),
+            ("busy-native", &["master.m3u8"]),
+        ] {
+            let seen = viewed(&Trial::ManyTracks.torrent(), scene);
+            let again = seen["again"].as_array().expect("addresses");
+            for part in parts {
+                assert!(again.contains(&(*part).into()), "{part} was not put off: {seen}");
+            }
+            let read = seen["read"].as_array().expect("words");
+            let words = "This machine is busy: too many viewers at different places. This page asks again every 4 s.";
+            assert!(read.contains(&words.into()), "{seen}");
+        }
+    });
+}
+
 /// What a viewer saw who opened the only film of this torrent on the page.
 #[track_caller]
 fn viewed(torrent: &Torrent, scene: &str) -> Value {
