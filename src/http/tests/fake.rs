@@ -2,9 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
+use axum::response::Response;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -40,6 +42,10 @@ pub(super) struct Fake {
     pub(super) film: Mutex<Result<Segment, StreamError>>,
     /// Files that are open now.
     pub(super) open: Arc<watch::Sender<usize>>,
+    /// Peers of the torrent.
+    pub(super) peers: AtomicUsize,
+    /// How often the library was listed.
+    pub(super) looks: AtomicUsize,
 }
 
 impl Fake {
@@ -51,6 +57,8 @@ impl Fake {
                 provisional: false,
             })),
             open: Arc::new(watch::Sender::new(0)),
+            peers: AtomicUsize::new(0),
+            looks: AtomicUsize::new(0),
         })
     }
 
@@ -129,8 +137,12 @@ impl Backend for Fake {
     type File = FakeFile;
 
     fn list(&self) -> Vec<Listed> {
+        self.looks.fetch_add(1, Relaxed);
         vec![Listed {
-            report: report(),
+            report: TorrentReport {
+                peers: self.peers.load(Relaxed),
+                ..report()
+            },
             path: Some("/mnt/Films".to_owned()),
         }]
     }
@@ -285,7 +297,8 @@ impl Asked {
         }
     }
 
-    pub(super) async fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: Body) -> Answer {
+    /// The answer, with a body that may have no end.
+    pub(super) async fn open(&self, method: &str, target: &str, headers: &[(&str, &str)], body: Body) -> Response {
         let mut request = Request::builder()
             .method(method)
             .uri(target)
@@ -294,8 +307,11 @@ impl Asked {
             request = request.header(*name, *value);
         }
         let local = std::net::Ipv4Addr::LOCALHOST.into();
-        let response = routes::answer(self.router.clone(), &self.guard, local, request.body(body).unwrap()).await;
-        let (parts, body) = response.into_parts();
+        routes::answer(self.router.clone(), &self.guard, local, request.body(body).unwrap()).await
+    }
+
+    pub(super) async fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: Body) -> Answer {
+        let (parts, body) = self.open(method, target, headers, body).await.into_parts();
         Answer {
             status: parts.status,
             headers: parts.headers,

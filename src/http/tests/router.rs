@@ -1,6 +1,12 @@
 //! Routes, headers and statuses, without a socket.
 
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
+use futures_util::StreamExt;
+use tokio::time::{Instant, timeout};
 
 use super::fake::{Asked, FILES, HASH, byte};
 use crate::http::backend::Segment;
@@ -64,9 +70,7 @@ async fn head_reads_nothing_and_says_the_length() {
     let asked = Asked::new(None);
     // Its end never comes: whoever read there would wait for ever.
     let path = format!("/files/{HASH}/dead.mp4");
-    let head = asked
-        .ask("HEAD", &path, &[("range", "bytes=-5")], axum::body::Body::empty())
-        .await;
+    let head = asked.ask("HEAD", &path, &[("range", "bytes=-5")], Body::empty()).await;
     assert_eq!(head.status, StatusCode::OK);
     assert_eq!(head.header("content-length"), (1u64 << 40).to_string());
     assert!(head.body.is_empty());
@@ -322,12 +326,10 @@ async fn an_upload_has_a_limit() {
         ("content-type", "application/json"),
         ("content-length", "65537"),
     ];
-    let answer = asked
-        .ask("POST", "/api/torrents", &announced, axum::body::Body::empty())
-        .await;
+    let answer = asked.ask("POST", "/api/torrents", &announced, Body::empty()).await;
     assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
     let long = format!(r#"{{"source":"magnet:{}"}}"#, "a".repeat(65_536));
-    let body = axum::body::Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>(long)]));
+    let body = Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>(long)]));
     let answer = asked.write("POST", "/api/torrents", "application/json", body).await;
     assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
     assert!(asked.fake.done.lock().is_empty());
@@ -361,6 +363,44 @@ async fn the_page_and_what_it_loads() {
     assert_eq!(asked.get("/assets/x/page.js", &[]).await.status, StatusCode::NOT_FOUND);
 }
 
+/// A page is told what differs from what it was told, and else only shown now and then that we are here; all pages share
+/// one look at the library.
+#[tokio::test(start_paused = true)]
+async fn events_are_sent_when_something_changes() {
+    let asked = Asked::new(None);
+    let open = async || {
+        let answer = asked.open("GET", "/api/events", &[], Body::empty()).await;
+        answer.into_body().into_data_stream()
+    };
+    let (mut one, mut other) = (open().await, open().await);
+    let mut both = async || {
+        let next = async { tokio::join!(one.next(), other.next()) };
+        let (one, other) = timeout(Duration::from_secs(60), next).await.expect("something is sent");
+        let text = |frame: Option<Result<Bytes, _>>| String::from_utf8(frame.unwrap().unwrap().into()).unwrap();
+        (text(one), text(other))
+    };
+    let same = |(one, other): (String, String)| {
+        assert_eq!(one, other);
+        one
+    };
+    let first = same(both().await);
+    assert!(
+        first.starts_with("event: torrents\ndata: [{") && first.contains("\"peers\":0"),
+        "{first}"
+    );
+    let (began, looks) = (Instant::now(), asked.fake.looks.load(Relaxed));
+    assert_eq!(same(both().await), ":\n\n", "a comment, which pages do not see");
+    let (seconds, looks) = (began.elapsed().as_secs(), asked.fake.looks.load(Relaxed) - looks);
+    assert!((10..=30).contains(&seconds), "silent for {seconds} s");
+    assert!(looks as u64 <= seconds + 1, "{looks} looks for both in {seconds} s");
+    asked.fake.peers.store(7, Relaxed);
+    let began = Instant::now();
+    let changed = same(both().await);
+    assert!(changed.contains("\"peers\":7"), "{changed}");
+    assert!(began.elapsed() <= Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(same(both().await), ":\n\n");
+}
+
 /// "Nothing listens beyond loopback unless asked to, and then not without a token; a foreign Host header is refused."
 #[tokio::test]
 async fn the_guard_stands_before_everything() {
@@ -374,12 +414,7 @@ async fn the_guard_stands_before_everything() {
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{target}");
     }
     let unmarked = asked
-        .ask(
-            "DELETE",
-            &format!("/api/torrents/{HASH}"),
-            &[],
-            axum::body::Body::empty(),
-        )
+        .ask("DELETE", &format!("/api/torrents/{HASH}"), &[], Body::empty())
         .await;
     assert_eq!(unmarked.status, StatusCode::FORBIDDEN);
     assert!(asked.fake.done.lock().is_empty());
@@ -406,12 +441,7 @@ async fn the_guard_stands_before_everything() {
         playlist.text()
     );
     asked
-        .ask(
-            "DELETE",
-            &format!("/t/{token}/api/torrents/{HASH}"),
-            &[],
-            axum::body::Body::empty(),
-        )
+        .ask("DELETE", &format!("/t/{token}/api/torrents/{HASH}"), &[], Body::empty())
         .await;
     assert_eq!(*asked.fake.done.lock(), ["remove false"]);
 }
