@@ -27,7 +27,8 @@ pub(super) struct Guard {
 pub(super) struct Admitted {
     /// The path below the token, and the query.
     pub(super) target: Uri,
-    /// Where the page's root is for this client: `http://host:port/`, or that and `t/<token>/`.
+    /// Where the page's root is for this client: `http://host:port/`, or that and `t/<token>/`; `https` where a proxy
+    /// says so.
     pub(super) root: String,
 }
 
@@ -85,11 +86,12 @@ impl Guard {
         if !target.path().starts_with('/') {
             return Err(Denied::Target);
         }
-        let (target, root) = match &self.token {
-            None => (target.clone(), format!("http://{host}/")),
-            Some(token) => (below_token(target, token)?, format!("http://{host}/t/{token}/")),
-        };
         let headers = &request.headers;
+        let scheme = scheme(headers);
+        let (target, root) = match &self.token {
+            None => (target.clone(), format!("{scheme}://{host}/")),
+            Some(token) => (below_token(target, token)?, format!("{scheme}://{host}/t/{token}/")),
+        };
         let site = text(headers, "sec-fetch-site");
         let reads = request.method == Method::GET || request.method == Method::HEAD;
         if matches!(site, Some("cross-site" | "same-site")) {
@@ -175,6 +177,16 @@ impl Guard {
 /// What a header says, of several the first; one that cannot be read counts as a foreign word.
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).map(|value| value.to_str().unwrap_or("?"))
+}
+
+/// What the client speaks: a proxy that ends TLS before us says it. Whoever forges that misleads nobody but himself, and
+/// another site's page cannot, since it may not send us such a header.
+fn scheme(headers: &HeaderMap) -> &'static str {
+    let first = text(headers, "x-forwarded-proto").and_then(|proxies| proxies.split(',').next());
+    match first.map(str::trim) {
+        Some(scheme) if scheme.eq_ignore_ascii_case("https") => "https",
+        _ => "http",
+    }
 }
 
 /// What stands below `/t/<token>`, from the slash on.
@@ -312,6 +324,28 @@ mod tests {
             format!("/?t={TOKEN}"),
         ] {
             assert_eq!(get(&target), Err(Denied::NoToken), "{target}");
+        }
+    }
+
+    #[test]
+    fn the_root_is_what_the_client_calls_us() {
+        let guard = Guard::new(vec!["media.lan".to_owned()], Some(TOKEN.to_owned()));
+        for (host, proxies, root) in [
+            ("Media.lan:8642", None, "http://media.lan:8642"),
+            ("media.lan", Some("https"), "https://media.lan"),
+            ("media.lan:8443", Some("HTTPS , http"), "https://media.lan:8443"),
+            ("media.lan", Some("http, https"), "http://media.lan"),
+            ("media.lan", Some("javascript"), "http://media.lan"),
+            ("media.lan", Some(""), "http://media.lan"),
+        ] {
+            let request = Request::builder().uri(format!("/t/{TOKEN}/")).header("host", host);
+            let request = match proxies {
+                Some(proxies) => request.header("x-forwarded-proto", proxies),
+                None => request,
+            };
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            let admitted = guard.admit(&parts, LOOPBACK).map(|admitted| admitted.root);
+            assert_eq!(admitted, Ok(format!("{root}/t/{TOKEN}/")), "{host} {proxies:?}");
         }
     }
 

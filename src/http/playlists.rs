@@ -1,5 +1,7 @@
 //! `GET /m3u/<info hash>.m3u8`: the videos of a torrent, for any player. It names the raw files, which every player
-//! takes and seeks in, whatever is in them; by whole addresses, so that it may be saved and opened from anywhere.
+//! takes and seeks in, whatever is in them; by whole addresses, so that it may be saved and opened from anywhere: what a
+//! browser does with its link. Relative ones would lead nowhere in mpv, which asks for `/m3u/../files/…` as it stands,
+//! and takes `/files/…` for a file of its own machine.
 
 use std::fmt::Write;
 use std::sync::Arc;

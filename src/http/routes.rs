@@ -70,7 +70,8 @@ impl<B: Backend> App<B> {
     }
 }
 
-/// Where the page's root is for the client that asks: `http://host:port/`, and the token where there is one.
+/// Where the page's root is for the client that asks: `http://host:port/`, and the token where there is one; `https` where
+/// a proxy says so.
 #[derive(Debug, Clone)]
 pub(super) struct Root(pub(super) String);
 

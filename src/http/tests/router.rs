@@ -255,6 +255,16 @@ async fn the_api_shows_what_the_command_line_shows() {
         "{}",
         playlist.text()
     );
+    let behind_tls = asked
+        .get(&format!("/m3u/{HASH}.m3u8"), &[("x-forwarded-proto", "https")])
+        .await;
+    assert!(
+        behind_tls
+            .text()
+            .contains(&format!("\nhttps://localhost:1/files/{}\n", film())),
+        "{}",
+        behind_tls.text()
+    );
 }
 
 #[tokio::test]
