@@ -223,7 +223,7 @@ pub fn host(text: &str) -> Result<String, ValueError> {
         .unwrap_or(text);
     let is_address = bare.parse::<std::net::IpAddr>().is_ok();
     let is_name = bare.len() <= 253 && bare.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
-    if is_address || (is_name && !bare.is_empty()) {
+    if is_address || (is_name && bare.contains(|c: char| c.is_ascii_alphanumeric())) {
         Ok(bare.to_ascii_lowercase())
     } else {
         Err(ValueError::new(
@@ -401,7 +401,7 @@ mod tests {
     fn hosts_counts_and_tokens() {
         assert_eq!(host("Media.lan").as_deref(), Ok("media.lan"));
         assert_eq!(host("[::1]").as_deref(), Ok("::1"));
-        for text in ["", "a:80", "http://a", "a/b", "*"] {
+        for text in ["", ".", "a:80", "http://a", "a/b", "*"] {
             refused(host(text), text);
         }
         assert_eq!(count("4"), Ok(4));

@@ -14,11 +14,13 @@ use axum::http::uri::{Authority, PathAndQuery};
 use axum::http::{Method, StatusCode, Uri};
 use subtle::ConstantTimeEq;
 
+use super::host::{Host, Place};
+
 /// The rules of one server.
 #[derive(Clone)]
 pub(super) struct Guard {
-    /// Names and addresses that we answer to besides our own, in lower case.
-    hosts: Vec<String>,
+    /// What we answer to besides our own names and addresses.
+    hosts: Vec<Host>,
     token: Option<String>,
 }
 
@@ -72,7 +74,8 @@ impl Denied {
 }
 
 impl Guard {
-    pub(super) fn new(hosts: Vec<String>, token: Option<String>) -> Guard {
+    pub(super) fn new(hosts: &[String], token: Option<String>) -> Guard {
+        let hosts = hosts.iter().map(|host| Host::of(host)).collect();
         Guard { hosts, token }
     }
 
@@ -81,7 +84,8 @@ impl Guard {
     /// # Errors
     /// Why it is not let in.
     pub(super) fn admit(&self, request: &Parts, local: IpAddr) -> Result<Admitted, Denied> {
-        let host = self.host(request, local)?;
+        let authority = self.host(request, local)?;
+        let host = authority.as_str().to_ascii_lowercase();
         let target = request.uri.path_and_query().ok_or(Denied::Target)?;
         if !target.path().starts_with('/') {
             return Err(Denied::Target);
@@ -105,7 +109,7 @@ impl Guard {
                 });
             }
         }
-        if !reads && !self.may_write(headers, &host) {
+        if !reads && !self.may_write(headers, &authority) {
             return Err(Denied::ForeignWrite);
         }
         let target = Uri::from(target);
@@ -113,7 +117,7 @@ impl Guard {
     }
 
     /// The one host that the request means, once it is known to be us.
-    fn host(&self, request: &Parts, local: IpAddr) -> Result<String, Denied> {
+    fn host(&self, request: &Parts, local: IpAddr) -> Result<Authority, Denied> {
         let mut given = request.headers.get_all(HOST).iter();
         let (Some(host), None) = (given.next(), given.next()) else {
             return Err(Denied::NoHost);
@@ -125,52 +129,44 @@ impl Guard {
             .ok_or(Denied::NoHost)?;
         // A target in absolute form names a host too, and by RFC 9112 that one counts: so both must be us.
         for authority in [Some(&host), request.uri.authority()].into_iter().flatten() {
-            if authority.as_str().contains('@') {
-                return Err(Denied::NoHost);
-            }
-            if !self.is_us(authority.host(), local) {
+            let place = Place::of(authority).ok_or(Denied::NoHost)?;
+            if !self.is_us(&place.host, local) {
                 return Err(Denied::ForeignHost);
             }
         }
-        Ok(host.as_str().to_ascii_lowercase())
+        Ok(host)
     }
 
     /// The port is not looked at: a tunnel or a container may give us another, and it proves nothing.
-    fn is_us(&self, host: &str, local: IpAddr) -> bool {
-        let host = host.to_ascii_lowercase();
-        let bare = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'))
-            .unwrap_or(&host);
-        if self.hosts.iter().any(|own| own == bare) {
-            return true;
-        }
-        match bare.parse::<IpAddr>() {
-            Ok(address) => {
-                let address = address.to_canonical();
-                address.is_loopback() || address == local.to_canonical()
-            }
-            Err(_) => bare.trim_end_matches('.') == "localhost",
-        }
+    fn is_us(&self, host: &Host, local: IpAddr) -> bool {
+        let own = match host {
+            Host::Address(address) => address.is_loopback() || *address == local.to_canonical(),
+            Host::Name(name) => name == "localhost",
+        };
+        own || self.hosts.contains(host)
     }
 
-    fn may_write(&self, headers: &HeaderMap, host: &str) -> bool {
-        // Who knows the token was given it.
-        let from_us = match text(headers, "sec-fetch-site") {
-            Some(site) => site == "same-origin",
-            None => self.token.is_some(),
-        };
+    fn may_write(&self, headers: &HeaderMap, host: &Authority) -> bool {
+        let site = text(headers, "sec-fetch-site");
         match text(headers, ORIGIN.as_str()) {
-            Some(origin) => {
-                let own = ["http://", "https://"].iter().any(|scheme| {
-                    origin
-                        .strip_prefix(scheme)
-                        .is_some_and(|it| it.eq_ignore_ascii_case(host))
-                });
-                own && text(headers, "sec-fetch-site").is_none_or(|site| site == "same-origin")
-            }
-            None => from_us,
+            Some(origin) => is_of(origin, host) && site.is_none_or(|site| site == "same-origin"),
+            // Who knows the token was given it.
+            None => site.map_or(self.token.is_some(), |site| site == "same-origin"),
         }
+    }
+}
+
+/// Whether a page of this origin came from this host. A proxy may name the port that goes without saying in an origin.
+fn is_of(origin: &str, host: &Authority) -> bool {
+    let (authority, usual_port) = match origin.split_once("://") {
+        Some(("http", authority)) => (authority, 80),
+        Some(("https", authority)) => (authority, 443),
+        _ => return false,
+    };
+    let place = |authority: &Authority| Place::of(authority);
+    match (authority.parse().ok().as_ref().and_then(place), place(host)) {
+        (Some(one), Some(other)) => one.is(&other, usual_port),
+        _ => false,
     }
 }
 
@@ -228,7 +224,10 @@ mod tests {
     }
 
     fn get(target: &str, headers: &[(&str, &str)]) -> Result<String, Denied> {
-        let guard = Guard::new(vec!["media.lan".to_owned(), "2001:db8::9".to_owned()], None);
+        let guard = Guard::new(
+            &["Media.lan.", "2001:DB8:0::9", "::ffff:192.0.2.9"].map(str::to_owned),
+            None,
+        );
         asked(&guard, "GET", target, headers, LOOPBACK)
     }
 
@@ -245,7 +244,12 @@ mod tests {
             "[::ffff:127.0.0.1]",
             "media.lan:80",
             "Media.LAN",
+            "Media.LAN.:443",
+            "media.lan:",
             "[2001:db8::9]:1",
+            "[2001:0DB8:0:0:0:0:0:9]",
+            "192.0.2.9",
+            "[::FFFF:c000:209]:80",
         ] {
             assert_eq!(get("/", &[("host", host)]), Ok("/".to_owned()), "{host}");
         }
@@ -261,10 +265,29 @@ mod tests {
             "2130706433",
             "127.1",
             "a.media.lan",
+            "media.lan..",
+            ".media.lan",
+            "media.lan.evil.example",
+            "media-lan",
+            "[media.lan]",
+            "[::ffff:192.0.2.8]",
+            "localhost..",
         ] {
             assert_eq!(get("/", &[("host", host)]), Err(Denied::ForeignHost), "{host}");
         }
-        for host in ["", "a b", "localhost@evil.example", "user@localhost", "/"] {
+        for host in [
+            "",
+            "a b",
+            "localhost@evil.example",
+            "user@localhost",
+            "/",
+            "localhost:x",
+            "media.lan:99999",
+            "media.lan:80:80",
+            "[2001:db8::9].evil.example",
+            "media.lan, evil.example",
+            "media.lan:80@evil.example",
+        ] {
             assert!(get("/", &[("host", host)]).is_err(), "{host}");
         }
         assert_eq!(get("/", &[]), Err(Denied::NoHost));
@@ -276,7 +299,7 @@ mod tests {
 
     #[test]
     fn our_address_is_the_one_that_was_connected_to() {
-        let guard = Guard::new(Vec::new(), None);
+        let guard = Guard::new(&[], None);
         let local: IpAddr = "192.0.2.7".parse().unwrap();
         let from = |host: &str, local| asked(&guard, "GET", "/", &[("host", host)], local);
         assert!(from("192.0.2.7:8642", local).is_ok());
@@ -302,7 +325,7 @@ mod tests {
 
     #[test]
     fn every_address_begins_with_the_token_where_there_is_one() {
-        let guard = Guard::new(Vec::new(), Some(TOKEN.to_owned()));
+        let guard = Guard::new(&[], Some(TOKEN.to_owned()));
         let get = |target: &str| asked(&guard, "GET", target, &[("host", "localhost")], LOOPBACK);
         assert_eq!(get(&format!("/t/{TOKEN}/")), Ok("/".to_owned()));
         assert_eq!(
@@ -328,8 +351,40 @@ mod tests {
     }
 
     #[test]
+    fn an_origin_need_not_name_its_usual_port() {
+        let guard = Guard::new(&["media.lan".to_owned()], None);
+        let post = |host: &str, origin: &str| {
+            asked(
+                &guard,
+                "POST",
+                "/api/torrents",
+                &[("host", host), ("origin", origin)],
+                LOOPBACK,
+            )
+            .map(drop)
+        };
+        for (host, origin) in [
+            ("media.lan", "https://media.lan"),
+            ("media.lan:443", "https://media.lan"),
+            ("media.lan:80", "http://media.lan"),
+            ("Media.lan.", "http://media.lan:80"),
+            ("[::1]:8642", "http://[0:0::1]:8642"),
+        ] {
+            assert_eq!(post(host, origin), Ok(()), "{host} {origin}");
+        }
+        for (host, origin) in [
+            ("media.lan:80", "https://media.lan"),
+            ("media.lan:443", "http://media.lan"),
+            ("media.lan", "http://media.lan:8642"),
+            ("media.lan", "http://localhost"),
+        ] {
+            assert_eq!(post(host, origin), Err(Denied::ForeignWrite), "{host} {origin}");
+        }
+    }
+
+    #[test]
     fn the_root_is_what_the_client_calls_us() {
-        let guard = Guard::new(vec!["media.lan".to_owned()], Some(TOKEN.to_owned()));
+        let guard = Guard::new(&["media.lan".to_owned()], Some(TOKEN.to_owned()));
         for (host, proxies, root) in [
             ("Media.lan:8642", None, "http://media.lan:8642"),
             ("media.lan", Some("https"), "https://media.lan"),
@@ -351,7 +406,7 @@ mod tests {
 
     #[test]
     fn what_changes_something_comes_from_our_page() {
-        let guard = Guard::new(Vec::new(), None);
+        let guard = Guard::new(&[], None);
         let host = ("host", "localhost:8642");
         let post = |headers: &[(&str, &str)]| {
             let all: Vec<_> = [host].iter().chain(headers).copied().collect();
@@ -368,6 +423,11 @@ mod tests {
             &[("sec-fetch-site", "none")],
             &[("origin", "http://localhost:3000")],
             &[("origin", "http://evil.example")],
+            &[("origin", "http://localhost:8642.evil.example")],
+            &[("origin", "http://localhost:8642@evil.example")],
+            &[("origin", "http://localhost")],
+            &[("origin", "localhost:8642")],
+            &[("origin", "file://localhost:8642")],
             &[("origin", "null")],
             &[("origin", "")],
             &[same, ("origin", "http://evil.example")],
@@ -376,7 +436,7 @@ mod tests {
         ] {
             assert_eq!(post(foreign), Err(Denied::ForeignWrite), "{foreign:?}");
         }
-        let guard = Guard::new(Vec::new(), Some(TOKEN.to_owned()));
+        let guard = Guard::new(&[], Some(TOKEN.to_owned()));
         let post = |headers: &[(&str, &str)]| {
             let all: Vec<_> = [host].iter().chain(headers).copied().collect();
             asked(&guard, "DELETE", &format!("/t/{TOKEN}/api/torrents/a"), &all, LOOPBACK).map(drop)

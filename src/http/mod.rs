@@ -28,6 +28,7 @@ mod events;
 mod files;
 mod guard;
 mod hls;
+mod host;
 mod kinds;
 mod page;
 mod patience;

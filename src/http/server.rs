@@ -53,7 +53,7 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nCach
 pub struct HttpOptions {
     /// Port 0 stands for any that is free.
     pub address: SocketAddr,
-    /// Names and addresses besides our own that we may be called by, in lower case and without a port.
+    /// Names and addresses besides our own that we may be called by, without a port.
     pub hosts: Vec<String>,
 }
 
@@ -98,7 +98,7 @@ impl Server {
             tracing::error!(address = %self.address, "nothing is served beyond this machine without a token");
             return;
         }
-        let guard = Arc::new(Guard::new(self.hosts, token));
+        let guard = Arc::new(Guard::new(&self.hosts, token));
         let router = routes::router(Arc::new(App::new(backend)));
         let crowd = Arc::new(Crowd::default());
         // Connections end with this future, because dropping a JoinSet aborts its tasks.

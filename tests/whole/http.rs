@@ -121,13 +121,16 @@ fn files_and_their_ranges_are_those_of_the_mount() {
 fn a_forged_host_gets_nothing() {
     limited(Duration::from_secs(30), || {
         let work = Work::new();
-        let daemon = DaemonOptions::new(&work).option("--http-host", "media.lan").start();
+        let daemon = DaemonOptions::new(&work).option("--http-host", "Media.lan.").start();
         let web = Web::of(&daemon);
         let http = web.address;
         assert!(http.ip().is_loopback());
         for path in ["", "api/torrents"] {
             web.get(path).ok();
             web.request("GET", path, &[("Host", "media.lan:80")], b"").ok();
+            web.request("GET", path, &[("Host", "MEDIA.lan.:80")], b"").ok();
+            let longer = web.request("GET", path, &[("Host", "media.lan.evil.example")], b"");
+            assert_eq!(longer.status, 421, "{path}");
             let forged = web.request("GET", path, &[("Host", "evil.example")], b"");
             assert_eq!(forged.status, 421, "{path}");
             let mut names = forged.headers.iter().map(|(name, _)| name);

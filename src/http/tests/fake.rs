@@ -292,7 +292,7 @@ impl Asked {
         let fake = Fake::new();
         Asked {
             router: routes::router(Arc::new(App::new(fake.clone()))),
-            guard: Guard::new(Vec::new(), token.map(str::to_owned)),
+            guard: Guard::new(&[], token.map(str::to_owned)),
             fake,
         }
     }
