@@ -17,6 +17,18 @@ pub trait ReadAt: Send + Sync {
     /// # Errors
     /// What the implementation cannot read.
     fn read_at(&self, offset: u64, length: usize) -> impl Future<Output = io::Result<Vec<u8>>> + Send;
+
+    /// Does what takes a processor up to some seconds. Here it is done at once, by whoever waits; a file for which
+    /// others must not be held up does it elsewhere.
+    ///
+    /// # Errors
+    /// It was not done to its end.
+    fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = io::Result<T>> + Send {
+        async move { Ok(work()) }
+    }
 }
 
 /// What is read at a time: the smallest demand that is no more work to a swarm than a smaller one, and enough for the
@@ -27,7 +39,7 @@ pub(super) const BLOCK: u64 = 64 << 10;
 pub(super) const INDEX_LIMIT: u64 = 64 << 20;
 
 /// What is longer than this is read as it is and not kept, for memory's sake.
-const KEPT_LIMIT: u64 = 1 << 20;
+pub(super) const KEPT_LIMIT: u64 = 1 << 20;
 
 /// What is longer than this is asked for in parts, so that no more is allocated than the file proves to have.
 const PART: u64 = 8 << 20;
@@ -50,6 +62,14 @@ impl<'a, R: ReadAt> Reader<'a, R> {
 
     pub(super) fn size(&self) -> u64 {
         self.file.size()
+    }
+
+    /// See [`ReadAt::work`].
+    pub(super) async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, MediaError> {
+        Ok(self.file.work(work).await?)
     }
 
     /// These bytes, fewer only where the file ends.
@@ -89,22 +109,22 @@ impl<'a, R: ReadAt> Reader<'a, R> {
         Ok(bytes)
     }
 
-    /// What was read already from here on without a gap; reads nothing.
-    pub(super) fn known(&self, offset: u64) -> Vec<u8> {
+    /// What was read already from here on without a gap, so much of it at most; reads nothing.
+    pub(super) fn known(&self, offset: u64, most: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut block = offset / BLOCK;
         let mut from = (offset % BLOCK) as usize;
-        while let Some(known) = self.blocks.get(&block) {
+        while let Some(known) = self.blocks.get(&block).filter(|_| (bytes.len() as u64) < most) {
             bytes.extend_from_slice(known.get(from..).unwrap_or_default());
             from = 0;
             block += 1;
         }
+        bytes.truncate(usize::try_from(most).unwrap_or(usize::MAX));
         bytes
     }
 
     async fn unkept(&mut self, mut offset: u64, end: u64) -> Result<Vec<u8>, MediaError> {
-        let mut bytes = self.known(offset);
-        bytes.truncate((end - offset) as usize);
+        let mut bytes = self.known(offset, end - offset);
         offset += bytes.len() as u64;
         while offset < end {
             let part = self.read(offset, end.min(offset + PART)).await?;

@@ -7,7 +7,7 @@ mod tags;
 mod tracks;
 
 use super::codecs::vp9_frame;
-use super::read::{BLOCK, ReadAt, Reader};
+use super::read::{BLOCK, KEPT_LIMIT, ReadAt, Reader};
 use super::{Codec, Container, Index, Kind, MediaError, Track};
 use ebml::{Elements, Header, LONGEST_HEADER, child, float, unsigned};
 
@@ -82,15 +82,41 @@ impl Clock {
     }
 }
 
+/// All that is read of a file.
+#[derive(Debug)]
+struct Read {
+    container: Container,
+    size: u64,
+    layout: Layout,
+    /// What was read anyhow from the tags on, and from the first cluster on.
+    tags: Vec<u8>,
+    blocks: Vec<u8>,
+}
+
 /// Reads the index of such a file.
 pub(super) async fn read<R: ReadAt>(reader: &mut Reader<'_, R>) -> Result<Index, MediaError> {
     let (container, segment) = document(reader).await?;
+    let mut layout = walk(reader, segment).await?;
+    follow(reader, &mut layout).await?;
+    let known = |at: Option<u64>| at.map(|at| reader.known(at, KEPT_LIMIT)).unwrap_or_default();
+    let tags = layout.places.iter().find(|(id, _)| *id == TAGS);
+    let read = Read {
+        container,
+        size: reader.size(),
+        tags: known(tags.map(|(_, place)| *place)),
+        blocks: known(layout.cluster),
+        layout,
+    };
+    reader.work(move || index(&read)).await?
+}
+
+/// What it says.
+fn index(read: &Read) -> Result<Index, MediaError> {
+    let Read { container, layout, .. } = read;
     let no_index = |why: &str| MediaError::NoIndex {
         container: container.name(),
         why: why.to_owned(),
     };
-    let mut layout = walk(reader, segment).await?;
-    follow(reader, &mut layout).await?;
     let damaged = |what: &str| MediaError::Damaged(format!("it has no {what}"));
     let info = layout.info.as_deref().unwrap_or_default();
     let tracks = layout.tracks.as_deref().ok_or_else(|| damaged("Tracks element"))?;
@@ -102,14 +128,14 @@ pub(super) async fn read<R: ReadAt>(reader: &mut Reader<'_, R>) -> Result<Index,
     let clock = Clock::of(scale);
     let mut entries = tracks::entries(tracks, clock)?;
     if !entries.iter().any(|entry| matches!(entry.track.kind, Kind::Video(_))) {
-        return Err(MediaError::NoVideo(container));
+        return Err(MediaError::NoVideo(*container));
     }
     let Some(cues) = layout.cues.as_deref() else {
         return Err(no_index(
             "it has no Cues, as if it was recorded live or not written to its end",
         ));
     };
-    for point in cues::points(cues, clock, layout.base, reader.size())? {
+    for point in cues::points(cues, clock, layout.base, read.size)? {
         let of_track = |entry: &&mut tracks::Entry| entry.number == point.track;
         if let Some(entry) = entries.iter_mut().find(of_track)
             && let Kind::Video(video) = &mut entry.track.kind
@@ -119,12 +145,8 @@ pub(super) async fn read<R: ReadAt>(reader: &mut Reader<'_, R>) -> Result<Index,
     }
     let duration = child(info, DURATION).and_then(float).filter(|duration| *duration > 0.0);
     let end = duration.map(|duration| clock.ticks(duration.round() as i64));
-    let statistics = match layout.places.iter().find(|(id, _)| *id == TAGS) {
-        Some((_, place)) => tags::bit_rates(&reader.known(*place)),
-        None => Vec::new(),
-    };
-    let known = layout.cluster.map(|at| reader.known(at)).unwrap_or_default();
-    let first_blocks = blocks::first(&known);
+    let statistics = tags::bit_rates(&read.tags);
+    let first_blocks = blocks::first(&read.blocks);
     for entry in &mut entries {
         let rate = statistics
             .iter()
@@ -156,12 +178,12 @@ pub(super) async fn read<R: ReadAt>(reader: &mut Reader<'_, R>) -> Result<Index,
             && track.bit_rate.is_none()
         {
             let ticks = u128::from(track.end.saturating_sub(track.start).max(1).cast_unsigned());
-            let rate = u128::from(reader.size()) * 8 * u128::from(track.timescale) / ticks;
+            let rate = u128::from(read.size) * 8 * u128::from(track.timescale) / ticks;
             track.bit_rate = u64::try_from(rate).ok();
         }
         tracks.push(track);
     }
-    Index::checked(container, tracks)
+    Index::checked(*container, tracks)
 }
 
 fn first_keyframe(track: &Track) -> Option<i64> {
@@ -224,18 +246,27 @@ async fn walk<R: ReadAt>(reader: &mut Reader<'_, R>, (base, end): (u64, u64)) ->
             break;
         }
         let begin = offset.saturating_add(header.size);
-        let Some(length) = header.length else { break };
+        let Some(whole) = header.length else { break };
         if matches!(header.id, SEEK_HEAD | INFO | TRACKS | CUES) {
+            let length = whole.min(longest(header.id));
             keep(&mut layout, header.id, reader.bytes(begin, length).await?);
         } else if header.id == TAGS {
             layout.places.push((TAGS, offset));
         }
-        offset = begin.saturating_add(length);
+        offset = begin.saturating_add(whole);
         if offset >= end {
             break;
         }
     }
     Ok(layout)
+}
+
+/// As much is read of an element. A seek head, which is looked through at once, has some hundred bytes.
+fn longest(id: u32) -> u64 {
+    match id {
+        SEEK_HEAD => 1 << 16,
+        _ => u64::MAX,
+    }
 }
 
 fn keep(layout: &mut Layout, id: u32, body: Vec<u8>) {
@@ -292,11 +323,8 @@ async fn follow<R: ReadAt>(reader: &mut Reader<'_, R>, layout: &mut Layout) -> R
                 && header.id == id
                 && let Some(length) = header.length
             {
-                keep(
-                    layout,
-                    id,
-                    reader.bytes(place.saturating_add(header.size), length).await?,
-                );
+                let begin = place.saturating_add(header.size);
+                keep(layout, id, reader.bytes(begin, length.min(longest(id))).await?);
             }
         }
     }

@@ -3,14 +3,12 @@
 
 use super::boxes::below;
 use super::samples::{Sample, Samples, Tables};
+use super::{KEYFRAME_LIMIT, Left};
 use crate::media::fields::Fields;
 use crate::media::{Keyframe, MediaError};
 
 /// Nothing real has so many; each costs a walk.
 const EDIT_LIMIT: usize = 64;
-
-/// Keyframes of one track at most: 4 hours at 60 a second.
-pub(super) const KEYFRAME_LIMIT: usize = 1 << 20;
 
 /// One entry, in ticks of the track; `media` is -1 for a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,18 +68,18 @@ pub(super) enum Walk {
 /// Walks over all samples.
 ///
 /// # Errors
-/// `steps`, which is counted down, does not suffice, or there are too many keyframes.
+/// What is `left`, which is counted down, does not suffice.
 pub(super) fn show(
     tables: &Tables<'_>,
     edits: &[Edit],
     walk: Walk,
     timescale: u32,
-    steps: &mut u64,
+    left: &mut Left,
 ) -> Result<Shown, MediaError> {
     let mut walker = Walker {
         walk,
         shift: tables.shift(),
-        steps,
+        left,
         keyframes: Vec::new(),
         reordered: false,
         latest: i64::MIN,
@@ -141,7 +139,7 @@ pub(super) fn show(
 struct Walker<'a> {
     walk: Walk,
     shift: i64,
-    steps: &'a mut u64,
+    left: &'a mut Left,
     keyframes: Vec<Keyframe>,
     reordered: bool,
     latest: i64,
@@ -153,11 +151,7 @@ struct Walker<'a> {
 
 impl Walker<'_> {
     fn charge(&mut self, samples: &mut Samples<'_>) -> Result<(), MediaError> {
-        *self.steps = self.steps.checked_sub(samples.work()).ok_or(MediaError::TooLarge {
-            what: "entries in tables of samples",
-            limit: super::STEP_LIMIT,
-        })?;
-        Ok(())
+        self.left.step(samples.work())
     }
 
     /// A packet that comes out at this time.
@@ -169,12 +163,7 @@ impl Walker<'_> {
             self.end = self.end.max(pts.saturating_add(sample.duration));
         }
         if self.walk == Walk::Video && sample.sync {
-            if self.keyframes.len() >= KEYFRAME_LIMIT {
-                return Err(MediaError::TooLarge {
-                    what: "keyframes",
-                    limit: KEYFRAME_LIMIT as u64,
-                });
-            }
+            self.left.keyframe()?;
             self.keyframes.push(Keyframe {
                 pts,
                 offset: sample.place,
@@ -304,7 +293,28 @@ mod tests {
         };
         let mut edits = vec![pause; 9];
         edits.push(Edit { duration: 1, media: 0 });
-        let shown = show(&tables, &edits, Walk::Video, 1000, &mut 1000).expect("a walk");
+        let shown = show(&tables, &edits, Walk::Video, 1000, &mut Left::all()).expect("a walk");
         assert!(shown.start <= shown.end, "{shown:?}");
+    }
+
+    #[test]
+    fn all_tracks_together_have_so_many_keyframes() {
+        const COUNT: u32 = 700_000;
+        let stbl = [
+            full(b"stts", &[1, COUNT, 1]),
+            full(b"stsz", &[1, COUNT]),
+            full(b"stsc", &[1, 1, COUNT, 1]),
+            full(b"stco", &[1, 0]),
+        ];
+        let stbl = stbl.concat();
+        let tables = Tables::read(&stbl).expect("tables");
+        let mut left = Left::all();
+        let mut walk = || show(&tables, &[], Walk::Video, 1000, &mut left);
+        assert_eq!(walk().expect("the first track").keyframes.len(), COUNT as usize);
+        let second = walk();
+        assert!(
+            matches!(second, Err(MediaError::TooLarge { what: "keyframes", .. })),
+            "{second:?}"
+        );
     }
 }

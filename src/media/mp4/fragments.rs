@@ -1,7 +1,7 @@
 //! Fragmented files: the samples are told by each fragment alone, unless a segment index (`sidx`, ISO/IEC 14496-12
 //! 8.16.3) lists the fragments.
 
-use super::edits::KEYFRAME_LIMIT;
+use super::Left;
 use super::movie::traks;
 use crate::media::fields::Fields;
 use crate::media::{Container, Index, Keyframe, Kind, MediaError};
@@ -55,6 +55,7 @@ pub(super) fn index(moov: &[u8], segments: &[Segments], size: u64) -> Result<Ind
         container: Container::Mp4.name(),
         why: "it is in fragments, and has no segment index (sidx) that lists them".to_owned(),
     };
+    let mut left = Left::all();
     let mut tracks = Vec::new();
     let mut listed = false;
     for trak in traks(moov)? {
@@ -75,11 +76,14 @@ pub(super) fn index(moov: &[u8], segments: &[Segments], size: u64) -> Result<Ind
             let all = own
                 .iter()
                 .flat_map(|it| it.keyframes.iter().map(|keyframe| (it.timescale, *keyframe)));
-            let all = all.take(KEYFRAME_LIMIT).map(|(scale, (time, offset))| Keyframe {
-                pts: ticks(time, scale),
-                offset,
+            let all = all.map(|(scale, (time, offset))| {
+                left.keyframe()?;
+                Ok(Keyframe {
+                    pts: ticks(time, scale),
+                    offset,
+                })
             });
-            video.keyframes = all.collect();
+            video.keyframes = all.collect::<Result<_, MediaError>>()?;
             video.keyframes.sort_by_key(|keyframe| keyframe.pts);
             video.keyframes.dedup_by_key(|keyframe| keyframe.pts);
             listed |= !video.keyframes.is_empty();

@@ -1,6 +1,6 @@
 //! The `moov` box: tracks and what they are.
 
-use super::STEP_LIMIT;
+use super::Left;
 use super::boxes::{Boxes, below, child};
 use super::edits::{Shown, Walk, edits, show};
 use super::entry::{Entry, entry};
@@ -68,15 +68,15 @@ pub(super) fn traks(moov: &[u8]) -> Result<Vec<Trak<'_>>, MediaError> {
 
 /// The index of a file that is not fragmented.
 pub(super) fn index(moov: &[u8], size: u64) -> Result<Index, MediaError> {
-    let mut steps = STEP_LIMIT;
+    let mut left = Left::all();
     let mut tracks = Vec::new();
     for trak in traks(moov)? {
-        tracks.push(sampled(trak, size, &mut steps)?);
+        tracks.push(sampled(trak, size, &mut left)?);
     }
     Index::checked(Container::Mp4, tracks)
 }
 
-fn sampled(trak: Trak<'_>, size: u64, steps: &mut u64) -> Result<Track, MediaError> {
+fn sampled(trak: Trak<'_>, size: u64, left: &mut Left) -> Result<Track, MediaError> {
     let mut track = trak.track;
     let stbl = below(trak.body, &[b"mdia", b"minf", b"stbl"]);
     let Some(tables) = stbl.and_then(Tables::read).filter(|tables| !tables.empty()) else {
@@ -100,7 +100,7 @@ fn sampled(trak: Trak<'_>, size: u64, steps: &mut u64) -> Result<Track, MediaErr
             ..Shown::default()
         }
     } else {
-        show(&tables, &edits, walk, trak.timescale, steps)?
+        show(&tables, &edits, walk, trak.timescale, left)?
     };
     (track.start, track.end) = (shown.start, shown.end);
     // Samples that lie in the file and not over one another have no more bytes than it.
