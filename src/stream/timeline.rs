@@ -31,6 +31,8 @@ pub struct Timeline {
     exhaustive: bool,
     /// The byte of the file at which each segment's keyframe begins.
     offsets: Vec<u64>,
+    /// The byte at which the next one begins that lies behind it.
+    ends: Vec<u64>,
     /// The byte at which FFmpeg begins to read for each segment: its keyframe, or the one before it.
     landings: Vec<u64>,
     /// Added to a keyframe's time, so that FFmpeg lands on it, or before it where that is how it has to be.
@@ -61,12 +63,10 @@ impl Timeline {
         }
         let chosen = cuts(&keyframes, track.end, timescale);
         let mut cuts: Vec<i64> = chosen.iter().map(|&at| keyframes[at].0).collect();
-        let ends = chosen.iter().skip(1).copied().chain([keyframes.len()]);
-        let lasts = ends
-            .filter_map(|end| keyframes.get(end.wrapping_sub(1)))
-            .map(|(pts, _)| *pts);
-        let lasts = lasts.collect();
-        let offsets = chosen.iter().map(|&at| keyframes[at].1).collect();
+        let behind = chosen.iter().skip(1).copied().chain([keyframes.len()]);
+        let lasts = behind.filter_map(|at| keyframes.get(at.wrapping_sub(1)));
+        let lasts = lasts.map(|(pts, _)| *pts).collect();
+        let offsets: Vec<u64> = chosen.iter().map(|&at| keyframes[at].1).collect();
         // FFmpeg's Matroska seeks 3/23 s early if pictures are reordered. The first fragment of a run has guessed
         // decoding times there, so landing a keyframe early and dropping it is wanted. Elsewhere K itself lands early
         // by rounding.
@@ -86,6 +86,7 @@ impl Timeline {
             cuts,
             lasts,
             exhaustive: plan.container() == Container::Mp4,
+            ends: ends(&offsets),
             offsets,
             landings,
             nudge_us,
@@ -160,12 +161,11 @@ impl Timeline {
     /// The bytes of the file that hold segment `number` of the video; with interleaved tracks, of all of them. The last
     /// one ends at `u64::MAX`, which is to be cut to the size of the file.
     pub fn bytes(&self, number: u32) -> Range<u64> {
-        let Some(&start) = self.offsets.get(number as usize) else {
-            return u64::MAX..u64::MAX;
-        };
-        // Two keyframes may share a cluster of a Matroska.
-        let later = self.offsets[number as usize..].iter().find(|offset| **offset > start);
-        start..later.copied().unwrap_or(u64::MAX)
+        let number = number as usize;
+        match (self.offsets.get(number), self.ends.get(number)) {
+            (Some(start), Some(end)) => *start..*end,
+            _ => u64::MAX..u64::MAX,
+        }
     }
 
     /// The bytes that a run which begins at segment `begun` reads until segment `number` is whole, as [`Timeline::bytes`]
@@ -263,6 +263,21 @@ impl Timeline {
     }
 }
 
+/// For each offset the first of the later ones that is larger: two keyframes may share a cluster of a Matroska. Each is
+/// looked at twice, since all of a film of many segments may be the same.
+fn ends(offsets: &[u64]) -> Vec<u64> {
+    let mut ends = vec![u64::MAX; offsets.len()];
+    let mut larger: Vec<u64> = Vec::new();
+    for (end, offset) in ends.iter_mut().zip(offsets).rev() {
+        while larger.last().is_some_and(|later| later <= offset) {
+            larger.pop();
+        }
+        *end = larger.last().copied().unwrap_or(u64::MAX);
+        larger.push(*offset);
+    }
+    ends
+}
+
 fn rate_of(bytes: u64, us: u64) -> u64 {
     u64::try_from(u128::from(bytes) * 8_000_000 / u128::from(us)).unwrap_or(u64::MAX)
 }
@@ -328,6 +343,17 @@ mod tests {
         assert_eq!(start(Container::Matroska, true), 8_000_000);
         assert_eq!(start(Container::Matroska, false), 8_001_000);
         assert_eq!(start(Container::Webm, false), 8_001_000);
+    }
+
+    #[test]
+    fn a_segment_ends_where_the_next_one_begins_that_lies_behind_it() {
+        let none = u64::MAX;
+        assert!(ends(&[]).is_empty());
+        assert_eq!(ends(&[5, 5, 9, 7, 8, 2]), [9, 9, none, 8, none, none]);
+        // A film may claim that all of its segments lie at one place.
+        let began = std::time::Instant::now();
+        assert_eq!(ends(&vec![7; 1 << 20]), vec![none; 1 << 20]);
+        assert!(began.elapsed() < std::time::Duration::from_secs(10));
     }
 
     #[test]
