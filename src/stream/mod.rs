@@ -5,7 +5,7 @@
 //! - [`policy`]: which run serves whom, and which begin, pause and end; pure
 //! - [`run`]: one FFmpeg, drained; [`house`]: all of them, and who waits for what
 //! - [`shelf`], [`cache`], [`probes`]: what is kept
-//! - [`streams`], [`film`], [`state`]: what is asked from outside; [`source`]: what is asked of outside
+//! - [`streams`], [`film`], [`state`]: what is asked from outside; [`turns`]: what opening films may take; [`source`]: what is asked of outside
 
 mod audio;
 mod cache;
@@ -27,6 +27,7 @@ mod state;
 mod streams;
 mod subtitles;
 mod timeline;
+mod turns;
 mod video;
 
 pub use cutter::{Cut, CutError, Cutter};

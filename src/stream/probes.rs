@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
@@ -14,7 +13,8 @@ use crate::media::Index;
 /// Of what an index holds; another number and what is kept is read anew.
 const VERSION: u32 = 1;
 
-/// The indexes on disk; the least recently used go first when their bytes exceed the limit.
+/// The indexes on disk; the least recently used go first when their bytes exceed the limit. All calls may wait for the
+/// disk, and for nothing else.
 #[derive(Debug)]
 pub(super) struct Probes {
     shelf: Shelf,
@@ -42,33 +42,8 @@ impl Probes {
         })
     }
 
-    /// The index of a file of this size, if it is known; waits for the disk.
-    pub(super) async fn get(self: &Arc<Self>, file: &FileName, size: u64) -> Option<Index> {
-        let (probes, file) = (self.clone(), file.clone());
-        let read = move || probes.read(&file, size);
-        tokio::task::spawn_blocking(read).await.ok().flatten()
-    }
-
-    /// Keeps an index; waits for the disk. If that fails it is read again next time.
-    pub(super) async fn put(self: &Arc<Self>, file: &FileName, size: u64, index: &Index) {
-        let probe = Probe {
-            version: VERSION,
-            info_hash: file.info_hash.clone(),
-            path: file.path.clone(),
-            size,
-            index: index.clone(),
-        };
-        let (probes, name) = (self.clone(), name(file));
-        let write = move || {
-            let json = serde_json::to_vec(&probe).map_err(io::Error::other)?;
-            probes.shelf.put(&name, &json)
-        };
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
-            tracing::warn!(%error, "cannot keep the index of a film");
-        }
-    }
-
-    fn read(&self, file: &FileName, size: u64) -> Option<Index> {
+    /// The index of a file of this size, if it is known. Of one of the longest it takes a second.
+    pub(super) fn get(&self, file: &FileName, size: u64) -> Option<Index> {
         let name = name(file);
         let json = self.shelf.get(&name)?;
         let probe = serde_json::from_slice::<Probe>(&json).ok();
@@ -80,6 +55,21 @@ impl Probes {
             self.shelf.discard(&name);
         }
         probe.map(|probe| probe.index)
+    }
+
+    /// Keeps an index. If that fails it is read again next time.
+    pub(super) fn put(&self, file: &FileName, size: u64, index: Index) {
+        let probe = Probe {
+            version: VERSION,
+            info_hash: file.info_hash.clone(),
+            path: file.path.clone(),
+            size,
+            index,
+        };
+        let json = serde_json::to_vec(&probe).map_err(io::Error::other);
+        if let Err(error) = json.and_then(|json| self.shelf.put(&name(file), &json)) {
+            tracing::warn!(%error, "cannot keep the index of a film");
+        }
     }
 }
 
@@ -105,31 +95,31 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn an_index_is_kept_over_restarts_and_one_of_another_kind_thrown_away() {
+    #[test]
+    fn an_index_is_kept_over_restarts_and_one_of_another_kind_thrown_away() {
         let dir = tempfile::tempdir().unwrap();
-        let open = || Arc::new(Probes::open(dir.path(), 1 << 20).unwrap());
+        let open = || Probes::open(dir.path(), 1 << 20).unwrap();
         let index = Index {
             container: Container::Mp4,
             tracks: Vec::new(),
         };
         let probes = open();
-        probes.put(&file("a/../b"), 10, &index).await;
-        assert_eq!(open().get(&file("a/../b"), 10).await, Some(index.clone()));
-        assert_eq!(open().get(&file("a"), 10).await, None);
+        probes.put(&file("a/../b"), 10, index.clone());
+        assert_eq!(open().get(&file("a/../b"), 10), Some(index.clone()));
+        assert_eq!(open().get(&file("a"), 10), None);
         let probes = open();
         for wrong in ["{\"version\":1}", "no JSON", ""] {
             let name = name(&file("a"));
             probes.shelf.put(&name, wrong.as_bytes()).unwrap();
-            assert_eq!(probes.get(&file("a"), 10).await, None);
+            assert_eq!(probes.get(&file("a"), 10), None);
             assert!(!probes.shelf.has(&name));
         }
         let json = serde_json::to_string(&serde_json::json!({
             "version": VERSION + 1, "info_hash": file("a").info_hash, "path": "a", "size": 10, "index": index,
         }));
         probes.shelf.put(&name(&file("a")), json.unwrap().as_bytes()).unwrap();
-        assert_eq!(probes.get(&file("a"), 10).await, None);
+        assert_eq!(probes.get(&file("a"), 10), None);
         // The file that the index was of had another size.
-        assert_eq!(probes.get(&file("a/../b"), 11).await, None);
+        assert_eq!(probes.get(&file("a/../b"), 11), None);
     }
 }

@@ -15,20 +15,18 @@ use super::cache::Segments;
 use super::error::StreamError;
 use super::fetch;
 use super::film::{Facts, Film};
-use super::house::House;
+use super::house::{CEILING, House};
 use super::options::StreamOptions;
 use super::probes::Probes;
 use super::shelf::Bounds;
 use super::source::{FileName, FilmFile, Source};
 use super::state::{FilmReport, Situation};
+use super::turns::Turns;
 use crate::ffmpeg::Launcher;
 use crate::media::{self, Index, MediaError, ReadAt};
 
 /// Films that are known at a time; the index of a long one takes a few hundred KiB. Another one's is on disk.
 const FILMS: u64 = 64;
-
-/// Films that are being opened at a time: each holds reads of the swarm.
-const OPENING: usize = 64;
 
 /// How often whoever opens a film looks whether data still arrives.
 const LOOK: Duration = Duration::from_secs(1);
@@ -41,7 +39,7 @@ pub struct Streams<S: Source> {
     house: Arc<House<S>>,
     probes: Arc<Probes>,
     films: Cache<FileName, Arc<Slot<S>>>,
-    opening: Arc<tokio::sync::Semaphore>,
+    turns: Arc<Turns>,
 }
 
 /// A film that somebody has asked for.
@@ -71,7 +69,7 @@ impl<S: Source> Streams<S> {
                 .max_capacity(FILMS)
                 .eviction_policy(EvictionPolicy::lru())
                 .build(),
-            opening: Arc::new(tokio::sync::Semaphore::new(OPENING)),
+            turns: Arc::new(Turns::new()),
         }))
     }
 
@@ -144,23 +142,29 @@ impl<S: Source> Streams<S> {
         file: &FileName,
         content: S::Content,
     ) -> Result<Result<Arc<Film<S>>, StreamError>, StreamError> {
-        let _permit = self
-            .opening
-            .try_acquire()
-            .map_err(|_| StreamError::Busy { retry_after_s: 5 })?;
+        let content = self.turns.begin(content);
+        let content = content.ok_or(StreamError::Busy { retry_after_s: 5 })?;
         let size = content.size();
-        let index = match self.probes.get(file, size).await {
-            Some(index) => index,
+        let unread = |error: io::Error| StreamError::Unavailable(error.to_string());
+        let (probes, name) = (self.probes.clone(), file.clone());
+        let known = move || Some(Facts::of(&name, size, &probes.get(&name, size)?));
+        let facts = match content.work(known).await.map_err(unread)? {
+            Some(facts) => facts,
             None => match index(&content).await {
                 Ok(index) => {
-                    self.probes.put(file, size, &index).await;
-                    index
+                    let (probes, name) = (self.probes.clone(), file.clone());
+                    let keep = move || {
+                        let facts = Facts::of(&name, size, &index);
+                        probes.put(&name, size, index);
+                        facts
+                    };
+                    content.work(keep).await.map_err(unread)?
                 }
-                Err(MediaError::Read(error)) => return Err(StreamError::Unavailable(error.to_string())),
+                Err(MediaError::Read(error)) => return Err(unread(error)),
                 Err(error) => return Ok(Err(StreamError::NotPlayable(error.to_string()))),
             },
         };
-        let facts = match Facts::of(file, size, &index) {
+        let facts = match facts {
             Ok(facts) => Arc::new(facts),
             Err(error) => return Ok(Err(StreamError::NotPlayable(error.to_string()))),
         };
@@ -171,7 +175,7 @@ impl<S: Source> Streams<S> {
         Ok(Ok(Arc::new(Film { house, facts })))
     }
 
-    /// Ready when nothing has come of a file for as long as reads may wait.
+    /// Ready when nothing has come of a file for as long as reads may wait, or it has come too slowly.
     async fn silent(&self, file: &FileName) -> StreamError {
         let (since, deadline) = (Instant::now(), self.house.options.read_deadline);
         let mut look = interval(LOOK);
@@ -182,7 +186,7 @@ impl<S: Source> Streams<S> {
                 .source
                 .last_progress(file)
                 .map_or(since, |last| last.max(since));
-            if last.elapsed() >= deadline {
+            if last.elapsed() >= deadline || since.elapsed() >= CEILING {
                 return self.house.unavailable(file);
             }
         }

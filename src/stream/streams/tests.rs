@@ -641,6 +641,56 @@ async fn an_index_is_waited_for_once_and_given_up_when_nothing_comes() {
     assert_eq!(place.folder.starts(), 0);
 }
 
+/// An MP4 of some hundred bytes that claims as many samples as it can.
+fn endless() -> Vec<u8> {
+    let number = |number: u32| number.to_be_bytes();
+    let within = |kind: &[u8; 4], body: &[u8]| {
+        let length = number(u32::try_from(body.len()).unwrap() + 8);
+        [&length[..], kind, body].concat()
+    };
+    let table = |kind, fields: &[u32]| {
+        within(
+            kind,
+            &[0].iter().chain(fields).copied().flat_map(number).collect::<Vec<_>>(),
+        )
+    };
+    let most = u32::MAX;
+    let tables = [
+        table(b"stts", &[1, most, 512]),
+        table(b"stsz", &[1, most]),
+        table(b"stsc", &[1, 1, most, 1]),
+        table(b"stco", &[1, 0]),
+    ];
+    let path: [&[u8; 4]; 5] = [b"stbl", b"minf", b"mdia", b"trak", b"moov"];
+    let moov = path.iter().fold(tables.concat(), |body, kind| within(kind, &body));
+    [within(b"ftyp", b"isom\0\0\0\0"), moov].concat()
+}
+
+/// There is one thread for all, as there may be for many.
+#[tokio::test]
+async fn a_film_that_takes_long_to_look_through_holds_up_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("endless.mp4"), endless()).unwrap();
+    std::os::unix::fs::symlink(films().join("film.mp4"), dir.path().join("film.mp4")).unwrap();
+    let mut place = Place::new();
+    Arc::get_mut(&mut place.folder).unwrap().root = dir.path().to_owned();
+    let streams = place.open();
+    let endless = {
+        let streams = streams.clone();
+        tokio::spawn(async move { streams.film(&name("endless.mp4")).await.map(drop) })
+    };
+    limit(async {
+        while streams.report(&name("endless.mp4")).is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    limit(streams.film(&name("film.mp4"))).await.unwrap();
+    assert!(!endless.is_finished());
+    let refused = limit(endless).await.unwrap();
+    assert!(matches!(refused, Err(StreamError::NotPlayable(_))), "{refused:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_film_or_no_part_of_one_is_said_so() {
     let place = Place::new();
