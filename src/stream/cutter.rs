@@ -41,6 +41,16 @@ pub enum Cut {
     },
 }
 
+impl Cut {
+    /// Bytes of it in memory.
+    pub(super) fn held(&self) -> u64 {
+        match self {
+            Cut::Init(bytes) | Cut::Segment { bytes, .. } => bytes.len() as u64,
+            Cut::LandedLate { .. } => 0,
+        }
+    }
+}
+
 /// Why a pipe gives no more segments.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CutError {

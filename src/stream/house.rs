@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::cache::{Provisional, Segments};
 use super::error::StreamError;
 use super::film::Facts;
+use super::held::AllHeld;
 use super::options::StreamOptions;
 use super::policy::{Action, Ask, End, Limits, Orders, Part, Place, Policy, Refusal, RunId, WantId};
 use super::run;
@@ -36,6 +37,7 @@ pub(super) struct House<S> {
     pub(super) source: S,
     pub(super) launcher: Launcher,
     pub(super) segments: Arc<Segments>,
+    pub(super) held: AllHeld,
     /// Ends every wait.
     pub(super) stopping: CancellationToken,
     pub(super) tasks: TaskTracker,
@@ -80,6 +82,7 @@ impl<S: Source> House<S> {
             source,
             launcher,
             segments: Arc::new(segments),
+            held: AllHeld::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             began: Instant::now(),

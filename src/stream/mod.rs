@@ -3,7 +3,7 @@
 //! - [`plan`], [`timeline`], [`playlist`]: what is made of a film and where it is cut; pure
 //! - [`cutter`] and its parts: FFmpeg's bytes to segments; pure
 //! - [`policy`]: which run serves whom, and which begin, pause and end; pure
-//! - [`run`]: one FFmpeg, drained; [`house`]: all of them, and who waits for what
+//! - [`run`]: one FFmpeg, drained; [`house`]: all of them, and who waits for what; [`held`]: how much they hold
 //! - [`shelf`], [`cache`], [`probes`]: what is kept
 //! - [`streams`], [`film`], [`state`]: what is asked from outside; [`turns`]: what opening films may take; [`source`]: what is asked of outside
 
@@ -14,6 +14,7 @@ mod error;
 mod fetch;
 mod film;
 mod fragments;
+mod held;
 mod house;
 mod options;
 mod plan;

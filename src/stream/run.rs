@@ -1,7 +1,6 @@
 //! One run: FFmpeg from its start to its end, its pipes drained into the cutters, what they cut handed out.
 
 use std::mem;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use super::cutter::{Cut, Cutter};
 use super::error::StreamError;
 use super::fetch;
 use super::film::Facts;
-use super::fragments::LARGEST_FRAGMENT;
+use super::held::PipeHeld;
 use super::house::{CEILING, Command, House};
 use super::plan::RenditionId;
 use super::policy::{End, Part, Place, RunId};
@@ -28,10 +27,6 @@ const GATHER: Duration = Duration::from_millis(10);
 
 /// As much as a pipe holds.
 const BUFFER: usize = 64 << 10;
-
-/// The most bytes that all pipes of a run hold together of segments that are not whole yet: a segment of video and the
-/// fragment after it at their largest, and half of one for all the other tracks.
-const HELD_LIMIT: u64 = 2 * LARGEST_FRAGMENT + LARGEST_FRAGMENT / 2;
 
 /// How often the house looks for runs that nobody asks of.
 const TICK: Duration = Duration::from_secs(1);
@@ -133,7 +128,7 @@ async fn follow<S: Source>(
     let mut pipes = JoinSet::new();
     let video_s = Arc::new(watch::Sender::new(f64::NEG_INFINITY));
     let gave = Arc::new(Mutex::new(Instant::now()));
-    let held = Arc::new(AtomicU64::new(0));
+    let held = house.held.run();
     for (track, (output, rendition)) in outputs.into_iter().zip(facts.plan.renditions()).enumerate() {
         let cutter = Cutter::new(&facts.plan, &facts.timeline, rendition.id, place.first);
         let pipe = Pipe {
@@ -146,10 +141,9 @@ async fn follow<S: Source>(
             ffmpeg: Arc::downgrade(&ffmpeg),
             video_s: video_s.clone(),
             gave: gave.clone(),
-            held: held.clone(),
         };
         let cutter = cutter.begun_at(place.first - place.earlier);
-        pipes.spawn(pipe.drain(cutter, output, command.clone()));
+        pipes.spawn(pipe.drain(cutter, output, held.pipe(), command.clone()));
     }
     let drained = drained(house, facts, ffmpeg.pid, &mut pipes, &gave, command).await;
     if drained.is_err() {
@@ -279,8 +273,6 @@ struct Pipe<S: Source> {
     video_s: Arc<watch::Sender<f64>>,
     /// When any pipe of the run last gave something.
     gave: Arc<Mutex<Instant>>,
-    /// Bytes that all pipes of the run hold of what is not whole yet.
-    held: Arc<AtomicU64>,
 }
 
 impl<S: Source> Pipe<S> {
@@ -289,11 +281,11 @@ impl<S: Source> Pipe<S> {
         self,
         mut cutter: Cutter,
         mut output: pipe::Receiver,
+        mut held: PipeHeld,
         mut command: watch::Receiver<Command>,
     ) -> Result<(Pipe<S>, Cutter), Trouble> {
         let mut video = self.video_s.subscribe();
         let mut buffer = vec![0; BUFFER];
-        let mut held = 0;
         let runs = |command: &Command| !matches!(command, Command::Go(orders) if !orders.open);
         loop {
             match command.wait_for(runs).await.as_deref() {
@@ -332,24 +324,14 @@ impl<S: Source> Pipe<S> {
             let cuts = cutter
                 .push(&buffer[..length])
                 .map_err(|error| Trouble::Uncut(error.to_string()))?;
-            held = self.holds(held, cutter.held())?;
+            let whole: u64 = cuts.iter().map(Cut::held).sum();
+            held.set(cutter.held() + whole).map_err(Trouble::Uncut)?;
             self.hand_out(cuts).await?;
+            held.set(cutter.held()).map_err(Trouble::Uncut)?;
             self.came_to(cutter.reached_s());
         }
         self.house.track_ended(&self.facts, self.run, self.track);
         Ok((self, cutter))
-    }
-
-    /// This pipe holds so much now, and held so much before.
-    fn holds(&self, before: u64, now: u64) -> Result<u64, Trouble> {
-        // Modulo 2^64, so that less is more too; the sum of what all hold is far below that.
-        let more = now.wrapping_sub(before);
-        let all = self.held.fetch_add(more, Ordering::Relaxed).wrapping_add(more);
-        if all > HELD_LIMIT {
-            let words = format!("its tracks have {all} bytes between two cuts, and {HELD_LIMIT} are held at most");
-            return Err(Trouble::Uncut(words));
-        }
-        Ok(now)
     }
 
     fn came_to(&self, reached_s: f64) {

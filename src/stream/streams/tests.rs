@@ -552,6 +552,28 @@ async fn an_unread_rendition_stops_nobody_and_a_run_ahead_of_its_viewer_pauses()
     assert_eq!(place.folder.starts(), 1);
 }
 
+/// Its fragment never ends; other films hold what may be held.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_holds_more_than_is_left_for_it_ends_and_says_so() {
+    let mut place = Place::new();
+    place.script(r"printf '\017\000\000\000mdat' >&3; exec cat /dev/zero >&3");
+    let streams = place.open();
+    let others: Vec<_> = (0..2)
+        .map(|_| {
+            let mut other = streams.house.held.run().pipe();
+            other.set(384 << 20).unwrap();
+            other
+        })
+        .collect();
+    let film = limit(streams.film(&name("film.mp4"))).await.unwrap();
+    let ended = limit(film.segment(&VIDEO, 3)).await;
+    assert!(
+        matches!(&ended, Err(StreamError::Failed { last_words }) if last_words.contains("other films")),
+        "{ended:?}"
+    );
+    drop(others);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stall_is_told_and_ends_by_itself() {
     let mut place = Place::new();
