@@ -4,10 +4,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
-use magnetfs_mount::Limits;
+use magnetfs_mount::{Catalog, Groups, Limits};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::READ_CEILING;
@@ -20,6 +23,9 @@ use crate::http::{self, HttpOptions};
 use crate::stream::{StreamOptions, Streams};
 use crate::text;
 use crate::torrents::Library;
+
+/// What is kept of films is looked through this often, for what has grown too old.
+const TIDY_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// The HTTP side before it serves.
 pub(super) struct Http {
@@ -118,6 +124,9 @@ impl Http {
                 Err(format!("no films are streamed, because at the start: {error}"))
             }
         };
+        if let Ok(streams) = &streams {
+            tokio::spawn(tidy(streams.clone(), library.groups(), stopping.clone()));
+        }
         let web = Arc::new(Web {
             service,
             source,
@@ -129,4 +138,17 @@ impl Http {
             streams: streams.ok(),
         }
     }
+}
+
+/// Gives up what is kept of films whose torrents are there no longer: at the start, and whenever what is shown changes.
+async fn tidy(streams: Arc<Streams<LibrarySource>>, mut groups: watch::Receiver<Groups>, stopping: CancellationToken) {
+    let changes = async {
+        loop {
+            streams.tidy().await;
+            if let Ok(Err(_)) = timeout(TIDY_INTERVAL, groups.changed()).await {
+                return;
+            }
+        }
+    };
+    stopping.run_until_cancelled(changes).await;
 }

@@ -1,6 +1,7 @@
 //! The library's files for the HTTP side and for films: the bytes that the mount serves, without the way round through
 //! the kernel.
 
+use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -55,6 +56,11 @@ impl LibrarySource {
 
 impl Source for LibrarySource {
     type Content = OpenFile;
+
+    fn torrents(&self) -> HashSet<String> {
+        let torrents = self.library.list().into_iter();
+        torrents.map(|torrent| torrent.info_hash).collect()
+    }
 
     fn open(&self, file: &FileName) -> Result<OpenFile, SourceError> {
         let info_hash = file.info_hash.parse().map_err(|_| SourceError::Unknown)?;

@@ -26,7 +26,7 @@ pub(super) struct Web {
 
 impl Web {
     async fn open_film(&self, file: &FileName) -> Result<Arc<Film<LibrarySource>>, StreamError> {
-        // What was made of a film outlives its torrent, for when that comes back; until then there is no such film.
+        // What was made of a film may be there for a moment longer than its torrent.
         if self.source.find(file).is_none() {
             return Err(StreamError::Unknown);
         }

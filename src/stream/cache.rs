@@ -1,6 +1,6 @@
 //! Segments that were made once: some in memory, more on disk, also after a restart.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -23,6 +23,8 @@ const PROVISIONAL_LIMIT: usize = 8 << 20;
 /// What a part is known by. Equal keys have equal bytes, whenever and by whomever they were made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
+    /// The mark of its torrent, by which all that is kept of that is found.
+    pub(super) torrent: [u8; 20],
     /// Of the torrent, the file, its index and the layout of segments.
     pub(super) film: [u8; 20],
     /// Which output of the plan.
@@ -34,7 +36,8 @@ pub(super) struct Key {
 impl fmt::Display for Key {
     /// As a file's name.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}-{}-", hex::encode(self.film), self.track)?;
+        let (torrent, film) = (hex::encode(self.torrent), hex::encode(self.film));
+        write!(formatter, "{torrent}-{film}-{}-", self.track)?;
         match self.part {
             Part::Init => formatter.write_str("init"),
             Part::Segment(number) => number.fmt(formatter),
@@ -90,8 +93,15 @@ impl Segments {
     }
 
     /// From the return on it can be got; the task ends when it is on disk, or cannot be put there: then it is only in
-    /// memory. Whoever makes segments waits for the task, so that what is pending stays little.
-    pub(super) fn put(self: &Arc<Self>, key: Key, bytes: Bytes) -> tokio::task::JoinHandle<()> {
+    /// memory. Whoever makes segments waits for the task, so that what is pending stays little. If its torrent `is_gone`
+    /// when it is on disk, nothing is kept: that is asked then, so that it is not missed by a
+    /// [`keep_only`](Segments::keep_only) of that moment.
+    pub(super) fn put(
+        self: &Arc<Self>,
+        key: Key,
+        bytes: Bytes,
+        is_gone: impl FnOnce() -> bool + Send + 'static,
+    ) -> tokio::task::JoinHandle<()> {
         self.remember(key, bytes.clone());
         self.pending.lock().insert(key, bytes.clone());
         let segments = self.clone();
@@ -103,7 +113,21 @@ impl Segments {
                 tracing::warn!(%error, "cannot keep a segment on disk");
             }
             segments.pending.lock().remove(&key);
+            if is_gone() {
+                segments.memory.invalidate(&key);
+                segments.disk.discard(&name);
+            }
         })
+    }
+
+    /// Gives up what is too old, and the segments of all torrents but those of these marks. Waits for the disk.
+    pub(super) fn keep_only(&self, marks: &HashSet<String>) {
+        for (key, _) in &self.memory {
+            if !marks.contains(&hex::encode(key.torrent)) {
+                self.memory.invalidate(&*key);
+            }
+        }
+        self.disk.keep_only(marks);
     }
 
     fn remember(&self, key: Key, bytes: Bytes) {
@@ -156,6 +180,7 @@ mod tests {
 
     fn key(track: usize, number: u32) -> Key {
         Key {
+            torrent: [1; 20],
             film: [7; 20],
             track,
             part: Part::Segment(number),
@@ -169,7 +194,7 @@ mod tests {
         let segments = open();
         let made = |number: u32| Bytes::from(vec![u8::try_from(number).unwrap(); 10_000]);
         for number in 0..10 {
-            let kept = segments.put(key(0, number), made(number));
+            let kept = segments.put(key(0, number), made(number), || false);
             assert_eq!(segments.get_now(key(0, number)), Some(made(number)));
             kept.await.unwrap();
         }
@@ -191,7 +216,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let none = Bounds { bytes: 0, age: None };
         let segments = Arc::new(Segments::open(dir.path(), 100, none).unwrap());
-        let kept = segments.put(key(0, 1), Bytes::from_static(&[1; 1000]));
+        let kept = segments.put(key(0, 1), Bytes::from_static(&[1; 1000]), || false);
         kept.await.unwrap();
         assert_eq!(segments.get(key(0, 1)).await, None);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -214,7 +239,7 @@ mod tests {
 
     #[test]
     fn names_differ_where_keys_do() {
-        let film = "07".repeat(20);
+        let film = format!("{}-{}", "01".repeat(20), "07".repeat(20));
         assert_eq!(key(3, 12).to_string(), format!("{film}-3-12"));
         let init = Key {
             part: Part::Init,

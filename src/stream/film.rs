@@ -16,7 +16,7 @@ use super::house::House;
 use super::plan::{NotPlayable, Plan, RenditionId};
 use super::playlist;
 use super::policy::{FAR, Part, Place, Shape, TrackShape};
-use super::source::{FileName, Source};
+use super::source::{FileName, Source, shelf_mark};
 use super::state::{FilmReport, Situation, TrackReport, spans};
 use super::timeline::Timeline;
 use crate::ffmpeg::Job;
@@ -170,6 +170,7 @@ impl Facts {
 
     pub(super) fn cached(&self, track: usize, part: Part) -> Key {
         Key {
+            torrent: shelf_mark(&self.name.info_hash),
             film: self.shape.key,
             track,
             part,

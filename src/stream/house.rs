@@ -19,7 +19,7 @@ use super::held::AllHeld;
 use super::options::StreamOptions;
 use super::policy::{Action, Ask, End, Limits, Orders, Part, Place, Policy, Refusal, RunId, WantId};
 use super::run;
-use super::source::{FileName, Source};
+use super::source::{FileName, Source, SourceError};
 use crate::ffmpeg::Launcher;
 
 /// A player that was refused may ask again after this.
@@ -178,7 +178,9 @@ impl<S: Source> House<S> {
     /// A run has made a part that stays what it is. Ready when it is on disk.
     pub(super) async fn made(self: &Arc<Self>, facts: &Arc<Facts>, id: RunId, track: usize, part: Part, bytes: Bytes) {
         // First, so that whoever asks from now on finds it.
-        let kept = self.segments.put(facts.cached(track, part), bytes.clone());
+        let (house, of) = (self.clone(), facts.clone());
+        let is_gone = move || house.source.path(&of.name) == Err(SourceError::Unknown);
+        let kept = self.segments.put(facts.cached(track, part), bytes.clone(), is_gone);
         self.hand_out(facts, id, track, part, &bytes, false);
         // It fails only when the runtime ends.
         let _ = kept.await;

@@ -1,5 +1,7 @@
-//! Indexes that were read once, kept on disk for ever: a film is then there at once, without a byte of it.
+//! Indexes that were read once, kept on disk as long as their torrents are there: a film is then there at once, without
+//! a byte of it.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
@@ -7,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
 use super::shelf::{Bounds, Shelf};
-use super::source::FileName;
+use super::source::{FileName, shelf_mark};
 use crate::media::Index;
 
 /// Of what an index holds; another number and what is kept is read anew.
@@ -57,6 +59,11 @@ impl Probes {
         probe.map(|probe| probe.index)
     }
 
+    /// Gives up the indexes of all torrents but those of these marks.
+    pub(super) fn keep_only(&self, marks: &HashSet<String>) {
+        self.shelf.keep_only(marks);
+    }
+
     /// Keeps an index. If that fails it is read again next time.
     pub(super) fn put(&self, file: &FileName, size: u64, index: Index) {
         let probe = Probe {
@@ -76,11 +83,7 @@ impl Probes {
 /// Paths are of any length and have slashes.
 fn name(file: &FileName) -> String {
     let path = Sha1::digest(file.path.as_bytes());
-    format!(
-        "{}-{}",
-        hex::encode(Sha1::digest(file.info_hash.as_bytes())),
-        hex::encode(path)
-    )
+    format!("{}-{}", hex::encode(shelf_mark(&file.info_hash)), hex::encode(path))
 }
 
 #[cfg(test)]

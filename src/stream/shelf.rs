@@ -4,6 +4,7 @@
 //! A file begins with a line that has the length and the hash of what follows, and comes into being by a rename. A file
 //! that a crash tore is found out when it is read, removed, and missing from then on.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -125,6 +126,16 @@ impl Shelf {
                 None
             }
         }
+    }
+
+    /// Removes what is too old, and all files but those whose names begin with one of these marks and a `-`.
+    pub(super) fn keep_only(&self, marks: &HashSet<String>) {
+        for (name, _) in &self.files {
+            if name.split_once('-').is_none_or(|(mark, _)| !marks.contains(mark)) {
+                self.files.invalidate(name.as_str());
+            }
+        }
+        self.files.run_pending_tasks();
     }
 
     /// Removes a file, if it is there.
@@ -366,5 +377,27 @@ mod tests {
         assert_eq!(shelf.get("old"), None);
         assert_eq!(shelf.get("new").unwrap(), "2");
         assert_eq!(names(dir.path()), ["new"]);
+    }
+
+    #[test]
+    fn what_grows_too_old_goes_without_a_write_and_what_is_nobodys_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let bounds = Bounds {
+            age: Some(Duration::from_secs(2)),
+            ..WIDE
+        };
+        let shelf = Shelf::open(dir.path(), bounds).unwrap();
+        for name in ["one-1", "one-2", "two-1", "none"] {
+            shelf.put(name, b"1").unwrap();
+        }
+        let marks = HashSet::from(["one".to_owned()]);
+        shelf.keep_only(&marks);
+        assert_eq!(names(dir.path()), ["one-1", "one-2"]);
+        let began = Instant::now();
+        while !names(dir.path()).is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(20));
+            std::thread::sleep(Duration::from_millis(50));
+            shelf.keep_only(&marks);
+        }
     }
 }

@@ -1,10 +1,13 @@
 //! What films are asked of: bytes for the index, a path for FFmpeg, and what the swarm is doing.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+use sha1::{Digest, Sha1};
 
 use crate::media::ReadAt;
 
@@ -22,6 +25,11 @@ impl fmt::Display for FileName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}/{}", self.info_hash, self.path)
     }
+}
+
+/// What all that is kept of a torrent is filed under, whatever stands for its info hash.
+pub(super) fn shelf_mark(info_hash: &str) -> [u8; 20] {
+    Sha1::digest(info_hash.as_bytes()).into()
 }
 
 /// Why a file cannot be opened.
@@ -49,6 +57,9 @@ pub trait FilmFile: ReadAt {
 pub trait Source: Send + Sync + 'static {
     /// What the index is read through.
     type Content: FilmFile + 'static;
+
+    /// The info hashes of all torrents there are, as in a [`FileName`], whatever state they are in.
+    fn torrents(&self) -> HashSet<String>;
 
     /// Opens a file for the reads of its index.
     ///

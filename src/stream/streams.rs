@@ -1,5 +1,6 @@
 //! All films: each is opened once, by whoever asks first, for all who ask.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
+use tokio::task::spawn_blocking;
 use tokio::time::{interval, timeout};
 
 use super::cache::Segments;
@@ -19,7 +21,7 @@ use super::house::{CEILING, House};
 use super::options::StreamOptions;
 use super::probes::Probes;
 use super::shelf::Bounds;
-use super::source::{FileName, FilmFile, Source};
+use super::source::{FileName, FilmFile, Source, shelf_mark};
 use super::state::{FilmReport, Situation};
 use super::turns::Turns;
 use crate::ffmpeg::Launcher;
@@ -127,6 +129,26 @@ impl<S: Source> Streams<S> {
         })
     }
 
+    /// Gives up what is kept of torrents that are there no longer, and what is too old: to be done at the start, when a
+    /// torrent has been removed, and now and then. Waits for the disk.
+    pub async fn tidy(&self) {
+        let torrents = self.house.source.torrents();
+        for (file, _) in &self.films {
+            if !torrents.contains(&file.info_hash) {
+                self.films.invalidate(&*file);
+            }
+        }
+        let marks = torrents.iter().map(|info_hash| hex::encode(shelf_mark(info_hash)));
+        let marks: HashSet<String> = marks.collect();
+        let (segments, probes) = (self.house.segments.clone(), self.probes.clone());
+        let tidy = move || {
+            segments.keep_only(&marks);
+            probes.keep_only(&marks);
+        };
+        // It fails only when the runtime ends.
+        let _ = spawn_blocking(tidy).await;
+    }
+
     /// Refuses every request from now on and kills all FFmpegs; ready when they are reaped. The mount has to answer
     /// their reads meanwhile, with errors.
     pub async fn stop(&self) {
@@ -171,7 +193,7 @@ impl<S: Source> Streams<S> {
         let house = self.house.clone();
         house
             .tasks
-            .spawn(fetch::first_run(house.clone(), facts.clone(), content));
+            .spawn(fetch::first_run(house.clone(), facts.clone(), content.over()));
         Ok(Ok(Arc::new(Film { house, facts })))
     }
 

@@ -2,11 +2,14 @@
 //! of them: so there are turns, for reading much and for working on it. Who has none waits for it.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 
+use super::source::FilmFile;
 use crate::media::ReadAt;
 
 /// Films that are being opened at a time: each holds reads of the swarm.
@@ -72,6 +75,11 @@ impl Turns {
 }
 
 impl<C> Turn<C> {
+    /// The file, which is opened now.
+    pub(super) fn over(self) -> C {
+        self.content
+    }
+
     async fn may_read(&self, length: u64) -> io::Result<()> {
         let mut taken = self.taken.lock().await;
         taken.bytes = taken.bytes.saturating_add(length);
@@ -110,6 +118,13 @@ impl<C: ReadAt> ReadAt for Turn<C> {
             work()
         };
         spawn_blocking(work).await.map_err(io::Error::other)
+    }
+}
+
+impl<C: FilmFile> FilmFile for Turn<C> {
+    /// What is fetched ahead takes no memory here.
+    async fn expect(&self, bytes: Range<u64>, within: Duration) {
+        self.content.expect(bytes, within).await;
     }
 }
 

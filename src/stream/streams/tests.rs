@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::future::Future;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -73,6 +73,8 @@ struct Folder {
     held: watch::Sender<bool>,
     broken: AtomicBool,
     absent: AtomicBool,
+    /// Its torrent has been removed; who has the file open reads it still.
+    gone: AtomicBool,
     /// Every process that was told of, and whether it is urgent now; none once it is forgotten.
     paces: Mutex<BTreeMap<u32, Option<bool>>>,
     told: watch::Sender<u32>,
@@ -88,6 +90,7 @@ impl Folder {
             held: watch::Sender::new(false),
             broken: AtomicBool::new(false),
             absent: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
             paces: Mutex::default(),
             told: watch::Sender::new(0),
             progress: Mutex::new(None),
@@ -153,6 +156,11 @@ impl FilmFile for Opened {
 impl Source for Arc<Folder> {
     type Content = Opened;
 
+    fn torrents(&self) -> HashSet<String> {
+        let here = !self.gone.load(Ordering::Relaxed);
+        here.then(|| name("").info_hash).into_iter().collect()
+    }
+
     fn open(&self, file: &FileName) -> Result<Opened, SourceError> {
         let file = std::fs::File::open(self.path(file)?).map_err(|_| SourceError::Unknown)?;
         Ok(Opened {
@@ -162,6 +170,9 @@ impl Source for Arc<Folder> {
     }
 
     fn path(&self, file: &FileName) -> Result<PathBuf, SourceError> {
+        if self.gone.load(Ordering::Relaxed) {
+            return Err(SourceError::Unknown);
+        }
         Ok(self.root.join(&file.path))
     }
 
@@ -348,6 +359,52 @@ async fn after_a_restart_what_was_made_needs_neither_ffmpeg_nor_the_file() {
     assert!(
         matches!(&far, Err(StreamError::Failed { last_words }) if last_words.contains("/nonexistent")),
         "{far:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_made_of_a_torrent_goes_with_it() {
+    let mut place = Place::new();
+    let gate = place.cache.path().join("gate");
+    place.script(&format!(
+        "while [ ! -e {} ]; do sleep 0.05; done; exec real",
+        gate.display()
+    ));
+    let kept = |of: &str| -> Vec<String> {
+        let entries = std::fs::read_dir(place.options.cache_dir.join(of)).unwrap();
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    };
+    std::fs::write(&gate, "").unwrap();
+    let streams = place.open();
+    let film = limit(streams.film(&name("film.mkv"))).await.unwrap();
+    get(&film, VIDEO, 1).await;
+    limit(streams.stop()).await;
+    std::fs::remove_file(&gate).unwrap();
+    // Also after a restart.
+    let streams = place.open();
+    limit(streams.tidy()).await;
+    assert!(!kept("segments").is_empty() && !kept("indexes").is_empty());
+    let film = limit(streams.film(&name("film.mp4"))).await.unwrap();
+    let waits = {
+        let film = film.clone();
+        tokio::spawn(async move { film.segment(&VIDEO, 0).await })
+    };
+    let runs = place.folder.starts() + 1;
+    place.folder.until(|paces| paces.len() == runs).await;
+    place.folder.gone.store(true, Ordering::Relaxed);
+    limit(streams.tidy()).await;
+    assert_eq!((kept("segments"), kept("indexes")), (vec![], vec![]));
+    // What is still made is given to who waits for it, and not kept.
+    std::fs::write(&gate, "").unwrap();
+    assert!(limit(waits).await.unwrap().is_ok());
+    get(&film, VIDEO, 1).await;
+    let first = kept("segments").into_iter().find(|name| name.ends_with("-0-0"));
+    assert_eq!(first, None);
+    assert_eq!(
+        film.house.kept(&film.facts, 0, crate::stream::policy::Part::Segment(0)),
+        None
     );
 }
 

@@ -208,3 +208,27 @@ fn a_film_that_was_removed_is_gone() {
         started.stop();
     });
 }
+
+/// What was made of a film takes no room when its torrent is removed, whatever is kept of the torrent itself.
+#[test]
+fn a_removed_torrent_leaves_no_segments() {
+    limited(Duration::from_secs(60), || {
+        let torrent = Trial::Mp4IndexFirst.torrent();
+        let work = Work::new();
+        let seeder = Libtorrent::seed(&[&torrent]);
+        let daemon = daemon(&work, &seeder, &torrent);
+        let show = Show::open(Web::of(&daemon), &torrent);
+        show.get(&show.video().segments[2].0).ok();
+        let kept = ["segments", "indexes"].map(|of| daemon.data_dir().join("streams").join(of));
+        let count = || -> usize {
+            let folders = kept.iter().map(|folder| std::fs::read_dir(folder).expect("a folder"));
+            folders.map(Iterator::count).sum()
+        };
+        assert!(count() > 1);
+        daemon.control(&["remove", &torrent.info_hash]).ok();
+        eventually("nothing is left", Duration::from_secs(20), || {
+            (count() == 0).then_some(())
+        });
+        daemon.stop();
+    });
+}
