@@ -7,3 +7,4 @@ mod players;
 mod show;
 mod subtitles;
 mod swarm;
+mod tracks;

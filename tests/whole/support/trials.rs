@@ -35,6 +35,8 @@ pub(crate) enum Trial {
     VariableFrameRate,
     /// Two audio tracks and three of subtitles.
     ManyTracks,
+    /// [`CROWD`] audio tracks, and twice as many of subtitles.
+    Crowd,
     /// AAC of 44.1 kHz, whose frames are no whole milliseconds.
     Aac44100,
     /// AC-3 beside AAC.
@@ -59,6 +61,7 @@ impl Trial {
             Self::LongGop => "trial-long-gop.mp4",
             Self::VariableFrameRate => "trial-variable.mkv",
             Self::ManyTracks => "trial-tracks.mkv",
+            Self::Crowd => "trial-crowd.mkv",
             Self::Aac44100 => "trial-44100.mkv",
             Self::Ac3 => "trial-ac3.mkv",
             Self::Vorbis => "trial-vorbis.mkv",
@@ -123,6 +126,7 @@ impl Trial {
                 &[H264, &["-fps_mode", "vfr"], AAC],
             ),
             Self::ManyTracks => many_tracks(path),
+            Self::Crowd => crowd(path),
             Self::Aac44100 => encode(path, 44_100, "", &[H264, AAC]),
             Self::Ac3 => second_sound(path, &["ac3", "-b:a:1", "192k"]),
             Self::Vorbis => second_sound(path, &["libvorbis", "-metadata:s:a:1", "title=Kommentar"]),
@@ -251,26 +255,45 @@ pub(crate) const CUES: u32 = 11;
 /// The languages of the subtitles, in the order of their tracks.
 pub(crate) const SUBTITLES: [&str; 3] = ["eng", "ger", "fre"];
 
+/// Audio tracks of [`Trial::Crowd`].
+pub(crate) const CROWD: usize = 30;
+
+fn crowd(path: &Path) {
+    let (whole, text) = (material(), text(SUBTITLES[0]));
+    ffmpeg(|command| {
+        command.arg("-i").arg(whole).arg("-i").arg(text).args(["-map", "0:v"]);
+        (0..CROWD).for_each(|_| {
+            command.args(["-map", "0:a"]);
+        });
+        (0..2 * CROWD).for_each(|_| {
+            command.args(["-map", "1"]);
+        });
+        command.args(["-c", "copy", "-c:s", "srt"]).arg(path);
+    });
+}
+
+fn text(language: &str) -> PathBuf {
+    let path = cache().join(format!("trial-{language}.srt"));
+    made_once(&path, |path| {
+        let cues = (0..CUES).map(|number| {
+            let (begin, end) = cue_times(number);
+            let time = |seconds: u32| format!("00:{:02}:{:02},000", seconds / 60, seconds % 60);
+            format!(
+                "{}\n{} --> {}\n{}\n\n",
+                number + 1,
+                time(begin),
+                time(end),
+                cue(language, number)
+            )
+        });
+        std::fs::write(path, cues.collect::<String>()).expect("subtitles");
+    });
+    path
+}
+
 fn many_tracks(path: &Path) {
     let whole = material();
-    let texts = SUBTITLES.map(|language| {
-        let path = cache().join(format!("trial-{language}.srt"));
-        made_once(&path, |path| {
-            let cues = (0..CUES).map(|number| {
-                let (begin, end) = cue_times(number);
-                let time = |seconds: u32| format!("00:{:02}:{:02},000", seconds / 60, seconds % 60);
-                format!(
-                    "{}\n{} --> {}\n{}\n\n",
-                    number + 1,
-                    time(begin),
-                    time(end),
-                    cue(language, number)
-                )
-            });
-            std::fs::write(path, cues.collect::<String>()).expect("subtitles");
-        });
-        path
-    });
+    let texts = SUBTITLES.map(text);
     let sound = format!("sine=880:d={SECONDS}:r=48000");
     ffmpeg(|command| {
         command.arg("-i").arg(whole).args(["-f", "lavfi", "-i", &sound]);
