@@ -111,15 +111,16 @@ impl<'a, R: ReadAt> Reader<'a, R> {
 
     /// What was read already from here on without a gap, so much of it at most; reads nothing.
     pub(super) fn known(&self, offset: u64, most: u64) -> Vec<u8> {
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
         let mut bytes = Vec::new();
         let mut block = offset / BLOCK;
         let mut from = (offset % BLOCK) as usize;
-        while let Some(known) = self.blocks.get(&block).filter(|_| (bytes.len() as u64) < most) {
-            bytes.extend_from_slice(known.get(from..).unwrap_or_default());
+        while let Some(known) = self.blocks.get(&block).filter(|_| bytes.len() < most) {
+            let known = known.get(from..).unwrap_or_default();
+            bytes.extend_from_slice(&known[..known.len().min(most - bytes.len())]);
             from = 0;
             block += 1;
         }
-        bytes.truncate(usize::try_from(most).unwrap_or(usize::MAX));
         bytes
     }
 

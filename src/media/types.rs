@@ -65,8 +65,8 @@ pub struct Track {
     pub timescale: u32,
     /// Presentation time of the first sample, as FFmpeg's `-copyts` shows it: edit lists are applied, so what comes
     /// before the film (pre-roll) is negative. In Matroska only the video's is exact: its first keyframe in the index.
-    /// The other tracks' is that of their first block where that lies in the bytes that were read anyhow, and else the
-    /// video's.
+    /// That of sound is of its first block where that comes soon after the first pictures, that of the others where it
+    /// lies in the bytes that were read anyhow, and else it is the video's.
     pub start: i64,
     /// When the last sample ends. In Matroska the duration that the file states, which is that of its longest track.
     pub end: i64,

@@ -13,7 +13,7 @@ use super::source::{FileName, shelf_mark};
 use crate::media::Index;
 
 /// Of what an index holds; another number and what is kept is read anew.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The indexes on disk; the least recently used go first when their bytes exceed the limit. All calls may wait for the
 /// disk, and for nothing else.

@@ -88,9 +88,9 @@ struct Read {
     container: Container,
     size: u64,
     layout: Layout,
-    /// What was read anyhow from the tags on, and from the first cluster on.
+    /// What was read anyhow from the tags on.
     tags: Vec<u8>,
-    blocks: Vec<u8>,
+    blocks: Vec<blocks::First>,
 }
 
 /// Reads the index of such a file.
@@ -98,13 +98,24 @@ pub(super) async fn read<R: ReadAt>(reader: &mut Reader<'_, R>) -> Result<Index,
     let (container, segment) = document(reader).await?;
     let mut layout = walk(reader, segment).await?;
     follow(reader, &mut layout).await?;
-    let known = |at: Option<u64>| at.map(|at| reader.known(at, KEPT_LIMIT)).unwrap_or_default();
+    let blocks = match layout.cluster {
+        Some(cluster) => {
+            // Of more bytes than this no tracks are, so nothing is asked for on behalf of them.
+            let tracks = layout
+                .tracks
+                .as_deref()
+                .filter(|tracks| tracks.len() as u64 <= KEPT_LIMIT);
+            blocks::first(reader, cluster, &tracks::sounds(tracks.unwrap_or_default())).await?
+        }
+        None => Vec::new(),
+    };
     let tags = layout.places.iter().find(|(id, _)| *id == TAGS);
+    let tags = tags.map(|(_, place)| reader.known(*place, KEPT_LIMIT));
     let read = Read {
         container,
         size: reader.size(),
-        tags: known(tags.map(|(_, place)| *place)),
-        blocks: known(layout.cluster),
+        tags: tags.unwrap_or_default(),
+        blocks,
         layout,
     };
     reader.work(move || index(&read)).await?
@@ -146,7 +157,6 @@ fn index(read: &Read) -> Result<Index, MediaError> {
     let duration = child(info, DURATION).and_then(float).filter(|duration| *duration > 0.0);
     let end = duration.map(|duration| clock.ticks(duration.round() as i64));
     let statistics = tags::bit_rates(&read.tags);
-    let first_blocks = blocks::first(&read.blocks);
     for entry in &mut entries {
         let rate = statistics
             .iter()
@@ -161,12 +171,12 @@ fn index(read: &Read) -> Result<Index, MediaError> {
     let whole = end.filter(|end| *end > video_start);
     let mut tracks = Vec::new();
     for entry in entries {
-        let block = first_blocks.iter().find(|first| first.track == entry.number);
+        let block = read.blocks.iter().find(|first| first.track == entry.number);
         let first = block.map(|block| clock.ticks(block.time).saturating_sub(entry.delay));
         let mut track = entry.track;
         if track.codec == Codec::Vp9
             && let Kind::Video(video) = &mut track.kind
-            && let Some(picture) = block.and_then(|block| vp9_frame(block.data, video))
+            && let Some(picture) = block.and_then(|block| vp9_frame(&block.data, video))
         {
             video.bit_depth = picture.bit_depth;
             track.codec_string = picture.string;

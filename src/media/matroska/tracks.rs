@@ -10,6 +10,8 @@ const TRACK_ENTRY: u32 = 0xae;
 const TRACK_NUMBER: u32 = 0xd7;
 const TRACK_UID: u32 = 0x73c5;
 const TRACK_TYPE: u32 = 0x83;
+/// Of [`TRACK_TYPE`].
+const AUDIO_TYPE: u64 = 2;
 const FLAG_DEFAULT: u32 = 0x88;
 const FLAG_FORCED: u32 = 0x55aa;
 const DEFAULT_DURATION: u32 = 0x23_e383;
@@ -57,6 +59,15 @@ pub(super) fn entries(tracks: &[u8], clock: Clock) -> Result<Vec<Entry>, MediaEr
     Ok(entries)
 }
 
+/// The numbers of the audio tracks.
+pub(super) fn sounds(tracks: &[u8]) -> Vec<u64> {
+    let entries = Elements(tracks).filter(|(id, _)| *id == TRACK_ENTRY).take(TRACK_LIMIT);
+    let sounds = entries.filter(|(_, body)| child(body, TRACK_TYPE).and_then(unsigned) == Some(AUDIO_TYPE));
+    sounds
+        .filter_map(|(_, body)| child(body, TRACK_NUMBER).and_then(unsigned))
+        .collect()
+}
+
 fn entry(body: &[u8], stream: usize, clock: Clock) -> Option<Entry> {
     let number = |id| child(body, id).and_then(unsigned);
     let text = |id| child(body, id).and_then(words);
@@ -66,7 +77,7 @@ fn entry(body: &[u8], stream: usize, clock: Clock) -> Option<Entry> {
     let delay = number(CODEC_DELAY).unwrap_or(0);
     let (kind, codec_string) = match number(TRACK_TYPE)? {
         1 => video(body, &codec, private),
-        2 => audio(body, &codec, private, delay),
+        AUDIO_TYPE => audio(body, &codec, private, delay),
         17 => (Kind::Subtitles, (codec == Codec::WebVtt).then(|| "wvtt".to_owned())),
         33 => (Kind::Other, None),
         _ => return None,

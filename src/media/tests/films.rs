@@ -328,6 +328,26 @@ fn matroska_films_have_the_keyframes_that_ffprobe_sees() {
     studio.compared("reserved.mkv");
 }
 
+/// The sound's grid hangs on the time of its first block, which lies behind a picture that is larger than what is read
+/// of a file anyhow.
+#[test]
+fn sound_behind_a_large_picture_has_its_own_start() {
+    let studio = Studio::new();
+    let noise = "-f lavfi -i nullsrc=s=640x360:r=24:d=4,geq=lum=random(1)*255:cb=128:cr=128";
+    studio.ffmpeg(&format!(
+        "{noise} -itsoffset 0.07 -f lavfi -i sine=r=44100:d=4 -map 0 -map 1 -map 1 {H264} -qp 8 -c:a aac large.mkv"
+    ));
+    studio.run("mkvmerge", "-q -o merged.mkv large.mkv");
+    for name in ["large.mkv", "merged.mkv"] {
+        let index = index_of(&OnDisk::open(&studio.path(name))).expect("an index");
+        let starts: Vec<i64> = index.tracks.iter().map(|track| track.start).collect();
+        // FFmpeg's encoder begins 23 ms early.
+        assert_eq!(starts, [0, 70 - 23, 70 - 23], "{name}");
+        // The head, the Cues, and behind each of the pictures before the sound.
+        assert!(studio.blocks(name) <= 6, "{name}: {}", studio.blocks(name));
+    }
+}
+
 /// Bytes that a swarm has to bring before anything can be played: whole blocks of 64 KiB.
 #[test]
 fn few_blocks_are_read() {
