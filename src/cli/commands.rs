@@ -33,6 +33,7 @@ pub(super) fn add(
             source: offer,
             download,
             peers: peers.to_vec(),
+            alone: sources.len() == 1,
         };
         match client.ask::<AddedTorrent>(&request) {
             Ok(added) if added.resolved || no_wait => tell(&added)?,

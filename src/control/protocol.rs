@@ -25,6 +25,9 @@ pub enum Request {
         /// Peers to try besides those that are found.
         #[serde(default)]
         peers: Vec<SocketAddr>,
+        /// Nothing else is added with it: it will be read soon, and meets its peers.
+        #[serde(default)]
+        alone: bool,
     },
     /// All torrents.
     List,
@@ -195,8 +198,9 @@ mod tests {
                     source: Offer::Metainfo(b"d4:infoe".to_vec()),
                     download: None,
                     peers: vec![],
+                    alone: true,
                 },
-                r#"{"command":"add","source":{"metainfo":"ZDQ6aW5mb2U="},"download":null,"peers":[]}"#,
+                r#"{"command":"add","source":{"metainfo":"ZDQ6aW5mb2U="},"download":null,"peers":[],"alone":true}"#,
             ),
             (
                 Request::Follow {

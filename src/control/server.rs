@@ -41,6 +41,7 @@ pub trait Service: Send + Sync + 'static {
         source: Offer,
         download: Option<Download>,
         peers: Vec<SocketAddr>,
+        alone: bool,
     ) -> impl Future<Output = Result<AddedTorrent, String>> + Send;
     /// Waits until a torrent, by info hash, shows its files; an error if it is removed before.
     fn resolved(&self, info_hash: &str) -> impl Future<Output = Result<(), String>> + Send;
@@ -260,7 +261,8 @@ impl Connection {
                 source,
                 download,
                 peers,
-            } => reply(service.add(source, download, peers).await),
+                alone,
+            } => reply(service.add(source, download, peers, alone).await),
             Request::List => reply(Ok(service.list())),
             Request::Show { torrent } => reply(service.show(&torrent)),
             Request::Remove { torrent, delete_data } => named(service.remove(&torrent, delete_data).await),

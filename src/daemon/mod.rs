@@ -245,12 +245,14 @@ async fn stop(mount: Mount, library: &Arc<Library>, streams: Option<&Streams<Lib
 
 /// Adds what was on the line: what is here already before this returns, what comes from the web later.
 async fn add_given(library: &Arc<Library>, given: Vec<Given>, config: &Config) {
+    let alone = given.len() == 1;
     for Given { source, name, from_web } in given {
         let (library, options) = (
             Arc::clone(library),
             AddOptions {
                 download: None,
                 peers: config.peers.clone(),
+                alone,
             },
         );
         let adding = async move {

@@ -114,13 +114,11 @@ impl server::Service for Service {
         source: Offer,
         download: Option<Download>,
         peers: Vec<SocketAddr>,
+        alone: bool,
     ) -> Result<AddedTorrent, String> {
         let source = self.source(source)?;
-        let added = self
-            .library
-            .add(source, AddOptions { download, peers })
-            .await
-            .map_err(words)?;
+        let options = AddOptions { download, peers, alone };
+        let added = self.library.add(source, options).await.map_err(words)?;
         Ok(self.added(added))
     }
 

@@ -97,7 +97,11 @@ impl Backend for Web {
             other => other,
         };
         let library = self.source.library.clone();
-        let added = to_its_end(async move { library.add(source, AddOptions::default()).await }).await?;
+        let options = AddOptions {
+            alone: true,
+            ..AddOptions::default()
+        };
+        let added = to_its_end(async move { library.add(source, options).await }).await?;
         Ok(self.service.added(added))
     }
 

@@ -47,7 +47,13 @@ impl Fake {
 }
 
 impl Service for Fake {
-    async fn add(&self, source: Offer, _: Option<Download>, _: Vec<SocketAddr>) -> Result<AddedTorrent, String> {
+    async fn add(
+        &self,
+        source: Offer,
+        _: Option<Download>,
+        _: Vec<SocketAddr>,
+        _: bool,
+    ) -> Result<AddedTorrent, String> {
         match source {
             Offer::Text(text) => Err(format!("`{text}` is not a magnet link")),
             Offer::Metainfo(bytes) => {
@@ -232,6 +238,7 @@ fn a_large_torrent_is_taken_and_a_larger_one_refused() {
         source,
         download: None,
         peers: vec![],
+        alone: false,
     };
     let added = ask(&mut client, &serde_json::to_string(&request).unwrap());
     assert_eq!(added["done"]["name"], (5 << 20).to_string());

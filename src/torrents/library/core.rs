@@ -177,7 +177,9 @@ impl Library {
                 self.settle(&torrent, metainfo, bytes).await?;
             }
         }
-        self.meet(&torrent);
+        if options.alone {
+            self.meet(&torrent);
+        }
         self.tend(&torrent);
         Ok(Added {
             info_hash,

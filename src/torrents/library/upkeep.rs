@@ -29,15 +29,14 @@ const RETRY_FIRST: Duration = Duration::from_secs(2);
 const RETRY_LONGEST: Duration = Duration::from_secs(300);
 /// How long a magnet is resolved before the next one that waits has its turn.
 const RESOLVE_TURN: Duration = Duration::from_secs(60);
-/// Torrents in the engine, beyond which one that was just added waits for its first read.
+/// Torrents in the engine, beyond which another meets its peers with its first read.
 const MEETING: usize = 8;
 /// How often a whole download looks whether the engine has given up on it.
 const FAULT_ROUND: Duration = Duration::from_secs(5);
 
 impl Library {
-    /// Lets a torrent that was just added meet its peers, while few others are in the engine: whoever added it is about
-    /// to read it, and until a peer serves us takes longer than a block does. Nothing is fetched; like any torrent that
-    /// nobody reads it is parked later.
+    /// Lets a torrent that will be read soon meet its peers, while few others are in the engine: until one of them serves
+    /// us takes longer than a block does. Nothing is fetched; like any torrent that nobody reads it is parked later.
     pub(super) fn meet(self: &Arc<Self>, torrent: &Arc<Torrent>) {
         let present = PLACES - self.places.available_permits();
         if present >= MEETING || torrent.contents().is_none() || torrent.is_complete() {

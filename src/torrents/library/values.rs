@@ -49,6 +49,8 @@ pub struct AddOptions {
     pub download: Option<Download>,
     /// Peers that are known to have it.
     pub peers: Vec<SocketAddr>,
+    /// Nothing else is added with it: whoever adds it is about to read it, and it meets its peers.
+    pub alone: bool,
 }
 
 /// What became of a source that was added.
