@@ -140,7 +140,7 @@ impl Http {
     }
 }
 
-/// Gives up what is kept of films whose torrents are there no longer: at the start, and whenever what is shown changes.
+/// Gives up the segments of films whose torrents are there no longer: at the start, and whenever what is shown changes.
 async fn tidy(streams: Arc<Streams<LibrarySource>>, mut groups: watch::Receiver<Groups>, stopping: CancellationToken) {
     let changes = async {
         loop {

@@ -65,9 +65,10 @@ pub(super) async fn ends<C: FilmFile>(content: &C) -> Infallible {
 /// Asks for what the first run of a film that was just opened will read if it is played from the start, until some run
 /// begins.
 pub(super) async fn first_run<S: Source>(house: Arc<House<S>>, facts: Arc<Facts>, content: S::Content) {
-    content.expect(facts.first_bytes(Place::START), Duration::ZERO).await;
-    tokio::select! {
-        _ = timeout(BETWEEN, facts.begun.cancelled()) => {}
-        () = house.stopping.cancelled() => {}
-    }
+    let between = async {
+        content.expect(facts.first_bytes(Place::START), Duration::ZERO).await;
+        // Nobody may come.
+        let _ = timeout(BETWEEN, facts.begun.cancelled()).await;
+    };
+    house.stopping.run_until_cancelled(between).await;
 }

@@ -4,8 +4,10 @@
 //! - [`cutter`] and its parts: FFmpeg's bytes to segments; pure
 //! - [`policy`]: which run serves whom, and which begin, pause and end; pure
 //! - [`run`]: one FFmpeg, drained; [`house`]: all of them, and who waits for what; [`held`]: how much they hold
+//! - [`fetch`]: what is sure to be read is asked for at once
 //! - [`shelf`], [`cache`], [`probes`]: what is kept
-//! - [`streams`], [`film`], [`state`]: what is asked from outside; [`turns`]: what opening films may take; [`source`]: what is asked of outside
+//! - [`streams`], [`film`], [`state`]: what is asked from outside; [`turns`]: what films that are opened may take;
+//!   [`source`]: what is asked of outside
 
 mod audio;
 mod cache;

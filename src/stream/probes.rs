@@ -1,7 +1,6 @@
-//! Indexes that were read once, kept on disk as long as their torrents are there: a film is then there at once, without
-//! a byte of it.
+//! Indexes that were read once, kept on disk for ever: a film is then there at once, without a byte of it, also when its
+//! torrent was removed and comes back.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
@@ -57,11 +56,6 @@ impl Probes {
             self.shelf.discard(&name);
         }
         probe.map(|probe| probe.index)
-    }
-
-    /// Gives up the indexes of all torrents but those of these marks.
-    pub(super) fn keep_only(&self, marks: &HashSet<String>) {
-        self.shelf.keep_only(marks);
     }
 
     /// Keeps an index. If that fails it is read again next time.

@@ -129,7 +129,7 @@ impl<S: Source> Streams<S> {
         })
     }
 
-    /// Gives up what is kept of torrents that are there no longer, and what is too old: to be done at the start, when a
+    /// Gives up the segments of torrents that are there no longer, and what is too old: to be done at the start, when a
     /// torrent has been removed, and now and then. Waits for the disk.
     pub async fn tidy(&self) {
         let torrents = self.house.source.torrents();
@@ -140,13 +140,9 @@ impl<S: Source> Streams<S> {
         }
         let marks = torrents.iter().map(|info_hash| hex::encode(shelf_mark(info_hash)));
         let marks: HashSet<String> = marks.collect();
-        let (segments, probes) = (self.house.segments.clone(), self.probes.clone());
-        let tidy = move || {
-            segments.keep_only(&marks);
-            probes.keep_only(&marks);
-        };
+        let segments = self.house.segments.clone();
         // It fails only when the runtime ends.
-        let _ = spawn_blocking(tidy).await;
+        let _ = spawn_blocking(move || segments.keep_only(&marks)).await;
     }
 
     /// Refuses every request from now on and kills all FFmpegs; ready when they are reaped. The mount has to answer
