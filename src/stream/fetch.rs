@@ -24,8 +24,9 @@ const HEAD: u64 = 4 << 20;
 /// When it will be read: so late that it gives way to the index.
 const LATER: Duration = Duration::from_secs(10);
 
-/// The end of a file, where most have their index.
-const TAIL: u64 = 64 << 10;
+/// The end of a file, where most have their index. Its piece comes whole for a byte; the one before it, which a few
+/// bytes more could lie in, may not be needed.
+const TAIL: u64 = 1;
 
 /// Asks for what a run reads for its first segment, for as long as somebody waits for the run.
 pub(super) async fn first_segment<S: Source>(
