@@ -1,5 +1,6 @@
 //! Which block one peer is asked for next.
 
+use super::bursts::Pattern;
 use super::copies::{Asked, Late};
 use super::demands::Band;
 use super::index::Rank;
@@ -33,7 +34,7 @@ struct Capacity {
     rate: f64,
     /// Bytes they were asked for already.
     queued: f64,
-    /// Sum of rate × round trip.
+    /// Sum of rate × round trip, or × the time between two bursts.
     in_flight: f64,
     peers: f64,
 }
@@ -45,7 +46,8 @@ impl Capacity {
         let rate = rate * block_s / (block_s + peer.overdue_s(now, rate));
         self.rate += rate;
         self.queued += peer.requests.len() as f64 * f64::from(BLOCK);
-        self.in_flight += rate * peer.meter.round_trip_s();
+        let tick_s = peer.meter.bursts(now).map_or(0.0, Pattern::period_s);
+        self.in_flight += rate * peer.meter.round_trip_s().max(tick_s);
         self.peers += 1.0;
     }
 
@@ -88,6 +90,13 @@ impl Round {
             wakeup: None,
             paced: Vec::new(),
         }
+    }
+
+    /// Puts the peer in `slot` off for so many seconds.
+    fn pace(&mut self, slot: u32, seconds: f64) {
+        let time = self.now + std::time::Duration::from_secs_f64(seconds);
+        self.wakeup = Some(self.wakeup.map_or(time, |wakeup| wakeup.min(time)));
+        self.paced.push(slot);
     }
 
     pub(super) fn rate(&self, peer: &Peer) -> f64 {
@@ -192,8 +201,8 @@ impl Picker {
     /// The peers that would bring blocks before `delivery_s` seconds from now, and how many each.
     fn sooner(&self, round: &Round, delivery_s: f64) -> Vec<(&Peer, f64)> {
         let blocks = |peer: &Peer| {
-            let rate = round.rate(peer);
-            ((delivery_s - peer.free_s(round.now, rate)) * rate / f64::from(BLOCK)).floor()
+            let room = || peer.room(&self.settings, round.probe);
+            peer.blocks_within(round.now, round.rate(peer), delivery_s, room)
         };
         let all = self.peers.iter().map(|(_, peer)| (peer, blocks(peer)));
         all.filter(|(_, blocks)| *blocks > 0.0).collect()
@@ -211,10 +220,17 @@ impl Picker {
         capacity
     }
 
-    /// Whether the queue of a slow peer is short enough for something that no reader waits for.
+    /// Whether a slow peer, or one that sends in bursts, has so little left to send that it may be asked for something
+    /// that no reader waits for.
     fn may_take_less_urgent(&self, round: &mut Round, peer: &Peer, slot: u32) -> bool {
         let rate = round.rate(peer);
         let block_s = f64::from(BLOCK) / rate;
+        if let Some(early_s) = peer.early_s(round.now) {
+            if early_s > 0.0 {
+                round.pace(slot, early_s);
+            }
+            return early_s <= 0.0;
+        }
         if block_s < SLOW_BLOCK_S || peer.requests.is_empty() {
             return true;
         }
@@ -225,9 +241,7 @@ impl Picker {
         if left_s <= enough_s {
             return true;
         }
-        let time = round.now + std::time::Duration::from_secs_f64(left_s - enough_s);
-        round.wakeup = Some(round.wakeup.map_or(time, |wakeup| wakeup.min(time)));
-        round.paced.push(slot);
+        round.pace(slot, left_s - enough_s);
         false
     }
 

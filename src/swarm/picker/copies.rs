@@ -13,6 +13,9 @@ const MAX_TAILS: usize = 8;
 /// half times what another peer takes for it.
 const MISPLACED_S: f64 = 0.050;
 
+/// A copy is asked of a peer that sends in bursts only if that gains so much of the time between two of them.
+const BURSTS: f64 = 0.75;
+
 /// A block that a reader waits for and that is asked of somebody.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked {
@@ -67,7 +70,12 @@ impl Picker {
         if round.asked.is_none() {
             round.asked = Some(self.asked_blocks(round));
         }
-        let least_gain_s = LEAST_GAIN_S.max(delivery_s / 4.0);
+        // Which of its bursts brings a block is known no better than to one.
+        let burst_s = peer
+            .meter
+            .bursts(round.now)
+            .map_or(0.0, |pattern| BURSTS * pattern.period_s());
+        let least_gain_s = LEAST_GAIN_S.max(delivery_s / 4.0).max(burst_s);
         let sooner = round.asked.iter().flatten().filter(|asked| {
             let jitter_s = if asked.late { 0.0 } else { 2.0 * peer.meter.jitter_s() };
             asked.delivery_s > delivery_s + least_gain_s + jitter_s

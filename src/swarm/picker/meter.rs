@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::bursts::{Bursts, Pattern};
 use super::settings::{GROWTH_BLOCKS, LEAST_BLOCKS};
 use crate::swarm::shape::{BLOCK, Time};
 
@@ -50,6 +51,7 @@ pub(super) struct Meter {
     /// Bytes and work of the first block, as long as they count.
     guess: Option<(f64, f64)>,
     last_arrival: Option<Time>,
+    bursts: Bursts,
     /// What follows from the above, which is looked at far more often than it changes.
     rate: Option<f64>,
     round_trip_s: f64,
@@ -91,6 +93,7 @@ impl Meter {
         let asked = self.last_arrival.map_or(sent, |last| last.max(sent));
         self.lately = 1.0 + self.lately * (-(now - asked).as_secs_f64() / LATELY_S).exp();
         self.last_arrival = Some(now);
+        self.bursts.arrived(now, sent);
         self.bytes += f64::from(size);
         self.work_s += work;
         if self.guess.is_none() && self.work_s > MEMORY_S && self.bytes > MEMORY_BYTES {
@@ -137,6 +140,11 @@ impl Meter {
         self.least_s
     }
 
+    /// How it sends, if that is in bursts.
+    pub(super) fn bursts(&self, now: Time) -> Option<Pattern> {
+        self.bursts.pattern(now)
+    }
+
     /// How much later than its rate tells a block may come of a peer that sends in bursts.
     pub(super) fn pause_s(&self) -> f64 {
         self.pause_s
@@ -158,7 +166,11 @@ impl Meter {
         // A peer whose blocks come unevenly needs more in its queue not to run dry.
         let delay_s = (delay_s + JITTERS * self.jitter_s).min(8.0 * delay_s);
         let bytes = rate * (self.least_s.unwrap_or(0.0) + delay_s);
-        ((bytes / f64::from(BLOCK)).ceil() as usize).max(LEAST_BLOCKS)
+        let burst = self
+            .last_arrival
+            .and_then(|last| self.bursts(last))
+            .map_or(0.0, Pattern::most);
+        ((bytes / f64::from(BLOCK)).max(burst).ceil() as usize).max(LEAST_BLOCKS)
     }
 
     /// The longest queue that what arrived of late lets grow.

@@ -15,6 +15,7 @@
 mod announcements;
 mod arrivals;
 mod blame;
+mod bursts;
 mod choose;
 #[cfg(test)]
 mod consistency;

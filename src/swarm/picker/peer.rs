@@ -3,12 +3,17 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::bursts::Pattern;
 use super::meter::Meter;
 use super::settings::{ANOTHER_CHANCE, MAX_ALLOWED_FAST, MAX_FORGOTTEN, MAX_REFUSED, REFUSED, Settings};
 use crate::swarm::shape::{BLOCK, Block, PeerKey, PieceSet, Time};
 
 /// A block is late when it should have been here this long ago, or half of the time that it was to take.
 const LATE: Duration = Duration::from_millis(50);
+
+/// How long before its tick a peer that sends in bursts is asked for what it sends then, in seconds: the request has to
+/// get there, and the block off its disk. Asked earlier, it could not be called back when a reader seeks.
+const AHEAD_S: f64 = 0.150;
 
 /// One request that was sent and neither answered nor forgotten.
 #[derive(Debug, Clone, Copy)]
@@ -201,8 +206,23 @@ impl Peer {
         limit_with_cancelled.saturating_sub(self.requests.len())
     }
 
+    /// How it sends, if that is in bursts, and in how many seconds the first of its queue comes; negative if it should
+    /// have come.
+    fn bursts(&self, now: Time) -> Option<(Pattern, f64)> {
+        let pattern = self.meter.bursts(now)?;
+        let asked = self.requests.front().map_or(now, |head| head.sent);
+        Some((pattern, pattern.tick_s(now, asked, self.meter.round_trip_s())))
+    }
+
     /// Time beyond what its next block should have taken, in seconds: it is late by this much.
     pub(super) fn overdue_s(&self, now: Time, rate: f64) -> f64 {
+        if let Some((_, tick_s)) = self.bursts(now) {
+            return if self.requests.is_empty() {
+                0.0
+            } else {
+                (-tick_s).max(0.0)
+            };
+        }
         (self.head_s(now) - f64::from(BLOCK) / rate).max(0.0)
     }
 
@@ -226,6 +246,9 @@ impl Peer {
         if blocks == 0 || self.requests.is_empty() {
             return 0.0;
         }
+        if let Some((pattern, tick_s)) = self.bursts(now) {
+            return pattern.arrives_s(blocks, tick_s.abs());
+        }
         let block_s = f64::from(BLOCK) / rate;
         let head_s = self.head_s(now);
         let behind_s = (blocks - 1) as f64 * block_s;
@@ -238,14 +261,51 @@ impl Peer {
     }
 
     /// When it would begin to send a block that is asked for now, as seen from here, in seconds from `now`.
-    pub(super) fn free_s(&self, now: Time, rate: f64) -> f64 {
+    fn free_s(&self, now: Time, rate: f64) -> f64 {
         self.drain_s(now, rate, self.requests.len())
             .max(self.meter.round_trip_s())
     }
 
     /// When a block that is asked for now would arrive, in seconds from `now`.
     pub(super) fn delivery_s(&self, now: Time, rate: f64) -> f64 {
+        if let Some((pattern, tick_s)) = self.bursts(now) {
+            let queued_s = pattern.arrives_s(self.requests.len() + 1, tick_s.abs());
+            return queued_s.max(self.next_tick_s(now, pattern));
+        }
         self.free_s(now, rate) + f64::from(BLOCK) / rate
+    }
+
+    /// In how many seconds a peer that sends in bursts begins the first that a request of `now` is in time for.
+    fn next_tick_s(&self, now: Time, pattern: Pattern) -> f64 {
+        pattern.tick_s(now, now, self.meter.round_trip_s())
+    }
+
+    /// Of a peer that sends in bursts, in how many seconds it is early enough to ask it for what nobody waits for.
+    pub(super) fn early_s(&self, now: Time) -> Option<f64> {
+        let pattern = self.meter.bursts(now)?;
+        // Whose latest burst left nothing that it was asked for may send more.
+        let left = self
+            .requests
+            .front()
+            .is_some_and(|head| pattern.is_of_before(head.sent));
+        let enough = if left { pattern.next() } else { pattern.most() };
+        if self.requests.len() as f64 > enough {
+            return Some(pattern.period_s());
+        }
+        Some(pattern.tick_s(now, now, 0.0) - AHEAD_S.min(pattern.period_s() / 2.0))
+    }
+
+    /// How many blocks more than it was asked for it would bring within `within_s` seconds from `now`. Of a peer that
+    /// sends in bursts only what may be asked for now counts, `room` blocks: later is a tick later.
+    pub(super) fn blocks_within(&self, now: Time, rate: f64, within_s: f64, room: impl Fn() -> usize) -> f64 {
+        if let Some((pattern, tick_s)) = self.bursts(now) {
+            if within_s < self.next_tick_s(now, pattern) {
+                return 0.0;
+            }
+            let blocks = pattern.blocks_within(within_s, self.requests.len(), tick_s.abs());
+            return blocks.floor().min(room() as f64);
+        }
+        ((within_s - self.free_s(now, rate)) * rate / f64::from(BLOCK)).floor()
     }
 
     /// Its first block came: when the rest of its queue is due is no guess any more.

@@ -335,6 +335,55 @@ fn the_first_read_of_limited_seeders_takes_few_of_their_moments() {
 }
 
 #[test]
+fn seeks_on_limited_seeders_take_the_moments_that_the_line_needs() {
+    for (name, rate, latency, pieces, most) in [
+        ("4 × 250 kB/s, 1 MiB", 250e3, 0, 1, 1_650),
+        ("4 × 250 kB/s, 2 × 1 MiB", 250e3, 0, 2, 2_850),
+        ("4 × 500 kB/s, 1 MiB", 500e3, 50, 1, 1_100),
+        ("4 × 500 kB/s, 2 × 1 MiB", 500e3, 50, 2, 1_600),
+    ] {
+        let (mut times, mut waste) = (Vec::new(), 0.0);
+        let seeds = soak(10);
+        for seed in 0..seeds {
+            let seeders = limited(rate, 4, millis(latency), seed);
+            let shape = Shape::new(1 << 20, TOTAL).unwrap();
+            let mut world = World::new(shape, seeders, Settings::default(), seed);
+            world.picker.set_whole(true);
+            world.run_for(Duration::from_secs(6));
+            let (received, wanted) = (world.picker.counters().received, world.wanted_bytes);
+            for _ in 0..6 {
+                let piece = loop {
+                    let piece = world.random.u32(0..shape.piece_count() - 1);
+                    if !world.picker.has(piece) && !world.picker.has(piece + 1) {
+                        break piece;
+                    }
+                };
+                let boundary = u64::from(piece + pieces - 1) << 20;
+                let read = world.read(boundary - if pieces > 1 { 32 * 1024 } else { 0 }..boundary + 32 * 1024);
+                times.push(
+                    world
+                        .wait(read, Duration::from_secs(60))
+                        .expect("a read was never answered"),
+                );
+                let pause = world.random.u64(200..1_200);
+                world.run_for(millis(pause));
+            }
+            let counters = world.picker.counters();
+            waste += (counters.received - received) as f64 / (world.wanted_bytes - wanted) as f64 / seeds as f64;
+        }
+        times.sort();
+        let (median, longest) = (times[times.len() / 2], times[times.len() - 1]);
+        println!(
+            "seek, {name}, in moments: median {:.0} ms (≤ {most}), max {:.0} ms, waste {waste:.3}",
+            ms(median),
+            ms(longest)
+        );
+        assert!(median <= millis(most), "{name}: {median:?}");
+        assert!(waste <= 1.05, "{name}: waste {waste}");
+    }
+}
+
+#[test]
 fn a_peer_that_sends_garbage_is_found_at_once() {
     for seed in 0..soak(20) {
         let mut seeders = vec![Profile::seeder(2.0 * MIB); 3];
