@@ -1,6 +1,7 @@
 //! From the request to the first segment, and from a seek to its segment, on a swarm of 8 Mbit/s and a film of 5:
 //! our HLS against stock FFmpeg's own HLS muxer on a path of the same mount, and against the same FFmpeg on rqbit's
-//! HTTP stream, where rqbit is installed; and against the line, which has to carry every piece that the segment needs.
+//! HTTP stream, where rqbit is installed; and against the line, which has to carry every piece that the segment needs,
+//! and what the same cold seeders give a bare client that knows these pieces beforehand.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -8,8 +9,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::seeks::python;
 use crate::start::{Swarm, median};
-use crate::support::torrents::Torrent;
+use crate::support::torrents::{self, Torrent};
 use crate::support::trials::watched;
 use crate::support::web::Web;
 use crate::support::{Background, DaemonOptions, Work, eventually, report, run, shell};
@@ -21,8 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const SEEK: u32 = 90;
 /// 8 Mbit/s, in bytes a second.
 const LINE: f64 = 1e6;
-/// Of the films, in bytes.
-const PIECE: u64 = 256 << 10;
+/// Of the films, in bytes. The muxer is compared on the smaller ones.
+const PIECES: [u64; 2] = [256 << 10, 1 << 20];
 
 /// Segments of 4 s as FFmpeg makes them, from `$2` seconds on, of `$1`, into `$3`.
 const HLS_MUXER: &str = r#"cd "$3" && exec ffmpeg -nostdin -v error -ss "$2" -i "$1" -map 0:v -map 0:a -c copy -f hls \
@@ -31,30 +33,43 @@ const HLS_MUXER: &str = r#"cd "$3" && exec ffmpeg -nostdin -v error -ss "$2" -i 
 /// The times to the first segment and to one after a seek; none for what took too long.
 type Times = [Option<Duration>; 2];
 
+type Measure<'a> = dyn Fn(&Torrent) -> Times + 'a;
+
 pub(crate) fn compare() {
     let mut rows = Vec::new();
-    for index_last in [true, false] {
-        let film = watched(index_last);
-        let line = limits(&film).map(|seconds| format!("{seconds:.1}"));
+    for (index_last, piece) in [true, false]
+        .into_iter()
+        .flat_map(|last| PIECES.map(|piece| (last, piece)))
+    {
+        let work = Work::new();
+        let film = torrents::make(&work, &watched(index_last).source(), piece);
+        let name = format!("{} in {} KiB", film.name, piece >> 10);
+        let needed = needed(&film, piece);
+        let line = needed.each_ref().map(|needed| format!("{:.1}", needed.seconds));
         report(&format!(
-            "{}, what the line takes: {} s, after a seek {} s",
-            film.name, line[0], line[1]
+            "{name}, what the line takes: {} s, after a seek {} s",
+            line[0], line[1]
         ));
-        rows.push((format!("{}, the pieces over the line", film.name), line.to_vec()));
-        let bars = [
-            ("magnetfs, HLS", ours as fn(&Torrent) -> Times),
-            ("ffmpeg's HLS muxer on our mount", muxer_on_mount),
-            ("ffmpeg's HLS muxer on rqbit's stream", muxer_on_rqbit),
+        rows.push((format!("{name}, the pieces over the line"), line.to_vec()));
+        let bare = |film: &Torrent| bare(film, &needed);
+        let bars: [(&str, &Measure<'_>); 4] = [
+            ("a bare client that knows them", &bare),
+            ("magnetfs, HLS", &ours),
+            ("ffmpeg's muxer on our mount", &muxer_on_mount),
+            ("ffmpeg's muxer on rqbit's stream", &muxer_on_rqbit),
         ];
         for (what, measure) in bars {
+            if what.contains("muxer") && piece != PIECES[0] {
+                continue;
+            }
             if what.contains("rqbit") && Command::new("rqbit").arg("--version").output().is_err() {
                 report("rqbit is not installed and is left out: cargo install rqbit --version 9.1.0");
                 continue;
             }
             let rounds: Vec<_> = (0..ROUNDS).map(|_| measure(&film)).collect();
             let [first, sought] = [0, 1].map(|place| median(rounds.iter().map(|round| round[place]).collect()));
-            report(&format!("{}, {what}: {first} s, after a seek {sought} s", film.name));
-            rows.push((format!("{}, {what}", film.name), vec![first, sought]));
+            report(&format!("{name}, {what}: {first} s, after a seek {sought} s"));
+            rows.push((format!("{name}, {what}"), vec![first, sought]));
         }
     }
     table(
@@ -64,9 +79,14 @@ pub(crate) fn compare() {
     );
 }
 
-/// What the line takes at least for the pieces of a first segment, with the index, and of one after a seek. FFmpeg ends
-/// a segment when it has read the keyframe behind it.
-fn limits(film: &Torrent) -> [f64; 2] {
+/// Pieces that a segment needs, and what the line takes for them.
+struct Needed {
+    pieces: BTreeSet<u64>,
+    seconds: f64,
+}
+
+/// What a first segment needs at least, with the index, and one after a seek.
+fn needed(film: &Torrent, piece: u64) -> [Needed; 2] {
     let path = film.source();
     let size = path.metadata().expect("the film").len();
     let mut command = Command::new("ffprobe");
@@ -81,6 +101,7 @@ fn limits(film: &Torrent) -> [f64; 2] {
         })
         .collect();
     let end = packets.iter().map(|(_, bytes, _)| bytes.end).max().expect("a packet");
+    // FFmpeg ends a segment when it has read the keyframe behind it.
     let segment = |from: f64| {
         let keys = || packets.iter().filter(|(time, _, key)| *key && *time >= from);
         let (begun, first, _) = keys().next().expect("a keyframe");
@@ -89,17 +110,34 @@ fn limits(film: &Torrent) -> [f64; 2] {
             .expect("a keyframe behind");
         first.start..behind.end
     };
-    let seconds = |ranges: &[Range<u64>]| {
+    let needed = |ranges: &[Range<u64>]| {
         let pieces = ranges
             .iter()
-            .flat_map(|bytes| bytes.start / PIECE..bytes.end.div_ceil(PIECE));
+            .flat_map(|bytes| bytes.start / piece..bytes.end.div_ceil(piece));
         let pieces: BTreeSet<u64> = pieces.collect();
-        pieces.iter().map(|piece| PIECE.min(size - piece * PIECE)).sum::<u64>() as f64 / LINE
+        let bytes: u64 = pieces.iter().map(|index| piece.min(size - index * piece)).sum();
+        let seconds = bytes as f64 / LINE;
+        Needed { pieces, seconds }
     };
     [
-        seconds(&[0..1, segment(0.0), end..size]),
-        seconds(&[segment(f64::from(SEEK) - 2.0)]),
+        needed(&[0..1, segment(0.0), end..size]),
+        needed(&[segment(f64::from(SEEK) - 2.0)]),
     ]
+}
+
+/// What seeders that were met a moment ago give a client that knows beforehand what it will need.
+fn bare(film: &Torrent, needed: &[Needed; 2]) -> Times {
+    let work = Work::new();
+    let swarm = Swarm::new(&work, film);
+    let mut command = python("bare.py");
+    command.arg(&film.path);
+    for needed in needed {
+        let pieces: Vec<String> = needed.pieces.iter().map(u64::to_string).collect();
+        command.arg(pieces.join(","));
+    }
+    command.args(swarm.seeders().map(|address| address.to_string()));
+    let seconds: [f64; 2] = serde_json::from_str(&run(&mut command, PATIENCE).ok().text()).expect("two numbers");
+    seconds.map(|seconds| Some(Duration::from_secs_f64(seconds)))
 }
 
 /// From the request of the master playlist to the last byte of the first segment, and from a seek to its segment's.

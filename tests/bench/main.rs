@@ -40,11 +40,11 @@ fn main() {
 /// Prints a table: a heading, then rows of a name and as many values as there are columns.
 fn table(title: &str, columns: &[&str], rows: &[(String, Vec<String>)]) {
     println!("\n{title}");
-    print!("  {:<46}", "");
+    print!("  {:<54}", "");
     columns.iter().for_each(|column| print!("{column:>18}"));
     println!();
     for (name, values) in rows {
-        print!("  {name:<46}");
+        print!("  {name:<54}");
         values.iter().for_each(|value| print!("{value:>18}"));
         println!();
     }

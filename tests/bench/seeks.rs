@@ -185,7 +185,7 @@ fn script(name: &str) -> std::path::PathBuf {
 }
 
 /// A script in Python; Debian's own, which libtorrent's bindings are for.
-fn python(name: &str) -> Command {
+pub(crate) fn python(name: &str) -> Command {
     let mut command = Command::new("/usr/bin/python3");
     command.arg(script(name));
     command

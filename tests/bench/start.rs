@@ -68,7 +68,7 @@ fn timed(path: &Path, script: &str) -> Option<Duration> {
 /// Seeders and a tracker that names them, and a .torrent with that tracker.
 pub(crate) struct Swarm {
     pub(crate) torrent: PathBuf,
-    _seeders: Vec<Libtorrent>,
+    seeders: Vec<Libtorrent>,
 }
 
 impl Swarm {
@@ -97,10 +97,12 @@ impl Swarm {
         with_tracker.extend(&bytes[1..]);
         let torrent = work.path().join("film.torrent");
         fs::write(&torrent, with_tracker).expect("a .torrent file");
-        Self {
-            torrent,
-            _seeders: seeders,
-        }
+        Self { torrent, seeders }
+    }
+
+    /// Where its seeders listen.
+    pub(crate) fn seeders(&self) -> impl Iterator<Item = SocketAddr> {
+        self.seeders.iter().map(|seeder| seeder.address)
     }
 }
 
