@@ -116,6 +116,7 @@ impl Picker {
                     .front()
                     .is_some_and(|head| waited(head) > 2.0 * answer_s + 0.050)
             });
+            let missed = peer.missed(round.now).is_some();
             for (place, request) in peer.requests.iter().enumerate() {
                 if !pieces.contains(&request.block.piece) {
                     continue;
@@ -125,7 +126,7 @@ impl Picker {
                     RequestState::Cancelled(until) => (until - round.now).as_secs_f64(),
                     RequestState::GivenUp(_) => continue,
                 };
-                let late = silent.unwrap_or_else(|| request.is_late(round.now));
+                let late = silent.unwrap_or_else(|| missed || request.is_late(round.now));
                 asked.push(Asked {
                     block: request.block,
                     delivery_s,

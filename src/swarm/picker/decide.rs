@@ -136,22 +136,26 @@ impl Picker {
         if !self.index.is_waited_for() {
             return;
         }
-        let live = || {
-            let requests = self.peers.iter().flat_map(|(_, peer)| &peer.requests);
-            requests.filter(|request| request.state == RequestState::Live)
-        };
-        let late: Vec<(Block, Time)> = live()
-            .filter(|request| request.is_late(now))
-            .map(|request| (request.block, request.due))
-            .collect();
-        if late.is_empty() {
+        // Block, when it was due, and whether that is too long ago.
+        let mut live: Vec<(Block, Time, bool)> = Vec::new();
+        for (_, peer) in self.peers.iter() {
+            let missed = peer.missed(now);
+            let requests = peer.requests.iter();
+            let requests = requests.filter(|request| request.state == RequestState::Live);
+            live.extend(requests.map(|request| match missed {
+                Some(tick) => (request.block, request.due.min(tick), true),
+                None => (request.block, request.due, request.is_late(now)),
+            }));
+        }
+        let late = || live.iter().filter(|(_, _, late)| *late);
+        if late().next().is_none() {
             return;
         }
-        let on_time = live().filter(|request| !request.is_late(now));
-        let on_time: HashSet<Block> = on_time.map(|request| request.block).collect();
+        let on_time = live.iter().filter(|(_, _, late)| !late);
+        let on_time: HashSet<Block> = on_time.map(|(block, ..)| *block).collect();
         // One that was asked for again, and may still come in time, is not asked for once more.
-        let hopeless = late.into_iter().filter(|(block, _)| !on_time.contains(block));
-        let waited_for = hopeless.filter_map(|(block, due)| {
+        let hopeless = late().filter(|(block, ..)| !on_time.contains(block));
+        let waited_for = hopeless.filter_map(|&(block, due, _)| {
             let (band, deadline) = self.demands.urgency(block.piece)?;
             let rank = (band, deadline, block.piece);
             (band == Band::Waiting).then_some(Late { rank, block, due })
@@ -247,7 +251,7 @@ impl Picker {
         };
         let delivery = Duration::from_secs_f64(peer.delivery_s(round.now, round.rate(peer)));
         let alone = peer.requests.is_empty();
-        let due = round.now + delivery + Duration::from_secs_f64(peer.meter.pause_s());
+        let due = round.now + delivery + Duration::from_secs_f64(peer.leeway_s(round.now));
         peer.requests.push_back(Request {
             block,
             sent: round.now,

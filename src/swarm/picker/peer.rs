@@ -214,6 +214,21 @@ impl Peer {
         Some((pattern, pattern.tick_s(now, asked, self.meter.round_trip_s())))
     }
 
+    /// The tick that a peer which sends in bursts has missed by half of the time to the next, with something to send: it
+    /// has stopped, and nothing of its queue is expected in time.
+    pub(super) fn missed(&self, now: Time) -> Option<Time> {
+        let (pattern, tick_s) = self.bursts(now).filter(|_| !self.requests.is_empty())?;
+        (-tick_s > pattern.period_s() / 2.0).then(|| now - Duration::from_secs_f64(-tick_s))
+    }
+
+    /// How much later than predicted a block may come, in seconds, and is not late.
+    pub(super) fn leeway_s(&self, now: Time) -> f64 {
+        // Which of its bursts brings a block is known to one.
+        self.meter
+            .bursts(now)
+            .map_or(self.meter.pause_s(), |pattern| pattern.period_s() / 2.0)
+    }
+
     /// Time beyond what its next block should have taken, in seconds: it is late by this much.
     pub(super) fn overdue_s(&self, now: Time, rate: f64) -> f64 {
         if let Some((_, tick_s)) = self.bursts(now) {
