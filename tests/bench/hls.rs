@@ -9,8 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::seeks::python;
-use crate::start::{Swarm, median};
+use crate::start::{Swarm, bare, median};
 use crate::support::torrents::{self, Torrent};
 use crate::support::trials::watched;
 use crate::support::web::Web;
@@ -51,7 +50,7 @@ pub(crate) fn compare() {
             line[0], line[1]
         ));
         rows.push((format!("{name}, the pieces over the line"), line.to_vec()));
-        let bare = |film: &Torrent| bare(film, &needed);
+        let bare = |film: &Torrent| bare(film, needed.each_ref().map(|needed| &needed.pieces)).map(Some);
         let bars: [(&str, &Measure<'_>); 4] = [
             ("a bare client that knows them", &bare),
             ("magnetfs, HLS", &ours),
@@ -123,21 +122,6 @@ fn needed(film: &Torrent, piece: u64) -> [Needed; 2] {
         needed(&[0..1, segment(0.0), end..size]),
         needed(&[segment(f64::from(SEEK) - 2.0)]),
     ]
-}
-
-/// What seeders that were met a moment ago give a client that knows beforehand what it will need.
-fn bare(film: &Torrent, needed: &[Needed; 2]) -> Times {
-    let work = Work::new();
-    let swarm = Swarm::new(&work, film);
-    let mut command = python("bare.py");
-    command.arg(&film.path);
-    for needed in needed {
-        let pieces: Vec<String> = needed.pieces.iter().map(u64::to_string).collect();
-        command.arg(pieces.join(","));
-    }
-    command.args(swarm.seeders().map(|address| address.to_string()));
-    let seconds: [f64; 2] = serde_json::from_str(&run(&mut command, PATIENCE).ok().text()).expect("two numbers");
-    seconds.map(|seconds| Some(Duration::from_secs_f64(seconds)))
 }
 
 /// From the request of the master playlist to the last byte of the first segment, and from a seek to its segment's.

@@ -1,6 +1,7 @@
 //! How long a player waits on a swarm of 8 Mbit/s: the first byte, and the first fragment of `ffmpeg -c copy`, against
-//! btfs on the same swarm.
+//! btfs on the same swarm; and what the same cold seeders give a bare client.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
@@ -9,11 +10,12 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::seeks::python;
 use crate::support::limit::{Held, Registration, unmount};
 use crate::support::media::{Film, film};
 use crate::support::swarm::{Libtorrent, Seeding};
-use crate::support::torrents::{Bencode, Torrent};
-use crate::support::{Background, DaemonOptions, Work, eventually, is_mounted, report, shell};
+use crate::support::torrents::{self, Bencode, Torrent};
+use crate::support::{Background, DaemonOptions, Work, eventually, is_mounted, report, run, shell};
 use crate::table;
 
 const SEEDERS: u8 = 4;
@@ -23,23 +25,35 @@ const EACH_BYTES_PER_SECOND: u64 = 250_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 const ROUNDS: usize = 3;
 
+/// The first piece: a bare client can fetch that as well.
+const FIRST_BYTE: &str = "first byte";
+
 pub(crate) fn compare() {
     let mut rows = Vec::new();
     // The hardest of the containers: the index lies behind everything else.
     let plain = film(Film::Mp4IndexLast);
-    for (what, script) in [
-        ("first byte", r#"exec head -c 1 "$1""#),
-        ("first fragment", FRAGMENT),
-        ("first fragment from 60 s on", FRAGMENT_AFTER_SEEK),
+    let work = Work::new();
+    let large = torrents::make(&work, &plain.source(), 1 << 20);
+    for (what, film, script) in [
+        (FIRST_BYTE, &plain, r#"exec head -c 1 "$1""#),
+        ("first byte, pieces of 1 MiB", &large, r#"exec head -c 1 "$1""#),
+        ("first fragment", &plain, FRAGMENT),
+        ("first fragment from 60 s on", &plain, FRAGMENT_AFTER_SEEK),
     ] {
-        let ours = median((0..ROUNDS).map(|_| magnetfs(&plain, script)).collect());
-        let theirs = median((0..ROUNDS).map(|_| btfs(&plain, script)).collect());
-        report(&format!("{what}: {ours} s, btfs {theirs} s"));
-        rows.push((what.to_owned(), vec![ours, theirs]));
+        let ours = median((0..ROUNDS).map(|_| magnetfs(film, script)).collect());
+        let theirs = median((0..ROUNDS).map(|_| btfs(film, script)).collect());
+        let bare = || bare(film, [&BTreeSet::from([0]), &BTreeSet::from([1])])[0];
+        let least = if what.starts_with(FIRST_BYTE) {
+            median((0..ROUNDS).map(|_| Some(bare())).collect())
+        } else {
+            "-".to_owned()
+        };
+        report(&format!("{what}: {ours} s, btfs {theirs} s, a bare client {least} s"));
+        rows.push((what.to_owned(), vec![ours, theirs, least]));
     }
     table(
         "A film of 20 Mbit/s on a swarm of 8 Mbit/s, seconds",
-        &["magnetfs", "btfs"],
+        &["magnetfs", "btfs", "bare client"],
         &rows,
     );
 }
@@ -99,11 +113,22 @@ impl Swarm {
         fs::write(&torrent, with_tracker).expect("a .torrent file");
         Self { torrent, seeders }
     }
+}
 
-    /// Where its seeders listen.
-    pub(crate) fn seeders(&self) -> impl Iterator<Item = SocketAddr> {
-        self.seeders.iter().map(|seeder| seeder.address)
+/// What seeders that were met a moment ago give a client that knows beforehand which pieces it will need: the time to
+/// the last byte of the first ones, from cold seeders, and then to that of the others, from the same.
+pub(crate) fn bare(film: &Torrent, lists: [&BTreeSet<u64>; 2]) -> [Duration; 2] {
+    let work = Work::new();
+    let swarm = Swarm::new(&work, film);
+    let mut command = python("bare.py");
+    command.arg(&film.path);
+    for pieces in lists {
+        let pieces: Vec<String> = pieces.iter().map(u64::to_string).collect();
+        command.arg(pieces.join(","));
     }
+    command.args(swarm.seeders.iter().map(|seeder| seeder.address.to_string()));
+    let seconds: [f64; 2] = serde_json::from_str(&run(&mut command, PATIENCE).ok().text()).expect("two numbers");
+    seconds.map(Duration::from_secs_f64)
 }
 
 fn tracker(peers: Vec<SocketAddr>) -> SocketAddr {
