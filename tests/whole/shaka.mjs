@@ -28,8 +28,10 @@ try {
     video.muted = true;
     document.body.append(video);
     window.errors = [];
+    window.gaps = [];
     window.player = new shaka.Player();
     player.addEventListener("error", (event) => errors.push(`${event.detail.code}`));
+    player.addEventListener("gapjumped", () => gaps.push(video.currentTime));
     await player.attach(video);
     await player.load(url);
     await video.play();
@@ -47,12 +49,13 @@ try {
   await page.waitForFunction(() => document.getElementById("other").ended);
   const seen = await page.evaluate(() => ({
     errors,
+    gaps,
     variants: player.getVariantTracks().length,
     texts: player.getTextTracks().length,
     ...player.getStats(),
   }));
   assert.deepEqual(seen.errors, []);
-  console.log(JSON.stringify({ length, variants: seen.variants, texts: seen.texts, gaps: seen.gapsJumped, stalls: seen.stallsDetected }));
+  console.log(JSON.stringify({ length, variants: seen.variants, texts: seen.texts, gaps: seen.gaps, stalls: seen.stallsDetected }));
 } finally {
   await browser.close();
 }

@@ -460,6 +460,30 @@ fn a_peer_that_falls_silent_holds_up_nothing() {
 }
 
 #[test]
+fn a_limited_seeder_that_falls_silent_holds_up_little() {
+    for seed in 0..soak(10) {
+        let silent = Time::from_micros(8_000_000);
+        let mut seeders = limited(250e3, 4, Duration::ZERO, seed);
+        seeders[0] = seeders[0].clone().silent_from(silent);
+        let shape = Shape::new(1 << 20, TOTAL).unwrap();
+        let mut world = World::new(shape, seeders, Settings::default(), seed);
+        world.picker.set_whole(true);
+        world.run_until(silent);
+        let piece = (0..shape.piece_count())
+            .find(|piece| !world.picker.is_unfinished(*piece) && !world.picker.has(*piece))
+            .unwrap();
+        let begin = u64::from(piece) << 20;
+        let read = world.read(begin..begin + 64 * 1024);
+        let took = world
+            .wait(read, Duration::from_secs(60))
+            .expect("the read was never answered");
+        println!("one of four in moments falls silent: a read takes {:.0} ms", ms(took));
+        // Three moments of the others and one until it is seen.
+        assert!(took <= millis(2_100), "seed {seed}: {took:?}");
+    }
+}
+
+#[test]
 fn a_whole_download_takes_the_whole_line() {
     let swarms: [(&str, Vec<Profile>, f64); 4] = [
         ("20 × 256 KiB/s", vec![Profile::seeder(256.0 * KIB); 20], 5.0 * MIB),

@@ -86,8 +86,9 @@ fn shaka_plays_it_to_its_end() {
                 .text();
             let seen: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
             assert_eq!(seen["texts"].as_u64(), Some(SUBTITLES.len() as u64), "{seen}");
-            // It begins at 0, and the film at 0.021 s.
-            assert!(seen["gaps"].as_u64() <= Some(1), "{seen}");
+            // It begins at 0, and the film at 0.021 s; on a slow machine it takes two steps over that.
+            let mut gaps = seen["gaps"].as_array().expect("gaps").iter();
+            assert!(gaps.all(|at| at.as_f64() < Some(0.1)), "{seen}");
             report(&format!("Shaka: {seen}"));
         });
     });
