@@ -177,8 +177,13 @@ impl Pattern {
         if within_s < tick_s {
             return 0.0;
         }
-        let bursts = self.next + ((within_s - tick_s) / self.period_s).floor() * self.each;
+        let bursts = self.next + self.later(within_s, tick_s);
         (bursts - (queued as f64 - self.left).max(0.0)).max(0.0)
+    }
+
+    /// How many of what comes within `within_s` come in the bursts behind the next one, which is in `tick_s` seconds.
+    pub(super) fn later(self, within_s: f64, tick_s: f64) -> f64 {
+        ((within_s - tick_s) / self.period_s).floor().max(0.0) * self.each
     }
 }
 

@@ -311,14 +311,16 @@ impl Peer {
     }
 
     /// How many blocks more than it was asked for it would bring within `within_s` seconds from `now`. Of a peer that
-    /// sends in bursts only what may be asked for now counts, `room` blocks: later is a tick later.
+    /// sends in bursts only what may be asked for now counts, `room` blocks, and what it has room for after its next
+    /// one: asked later, a block is a tick later.
     pub(super) fn blocks_within(&self, now: Time, rate: f64, within_s: f64, room: impl Fn() -> usize) -> f64 {
         if let Some((pattern, tick_s)) = self.bursts(now) {
             if within_s < self.next_tick_s(now, pattern) {
                 return 0.0;
             }
-            let blocks = pattern.blocks_within(within_s, self.requests.len(), tick_s.abs());
-            return blocks.floor().min(room() as f64);
+            let tick_s = tick_s.abs();
+            let blocks = pattern.blocks_within(within_s, self.requests.len(), tick_s);
+            return blocks.floor().min(room() as f64 + pattern.later(within_s, tick_s));
         }
         ((within_s - self.free_s(now, rate)) * rate / f64::from(BLOCK)).floor()
     }
