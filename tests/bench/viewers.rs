@@ -1,6 +1,7 @@
 //! What viewers cost who watch at the pace of the film: processor time and memory of the daemon and all its FFmpegs.
 
 use std::fs;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -59,15 +60,22 @@ fn watch(count: usize) -> (f64, Usage, Duration) {
     let (before, began) = (usage(&daemon), Instant::now());
     let (mut most, mut late) = (Usage::default(), Duration::ZERO);
     thread::scope(|scope| {
-        let viewers: Vec<_> = torrents
-            .iter()
-            .map(|torrent| scope.spawn(move || view(web, torrent, began)))
-            .collect();
-        while viewers.iter().any(|viewer| !viewer.is_finished()) {
+        // Each viewer holds it; nothing is ever sent.
+        let (watching, ended) = mpsc::channel::<()>();
+        let viewer = |torrent| {
+            let watching = watching.clone();
+            scope.spawn(move || {
+                let late = view(web, torrent, began);
+                drop(watching);
+                late
+            })
+        };
+        let viewers: Vec<_> = torrents.iter().map(viewer).collect();
+        drop(watching);
+        while ended.recv_timeout(Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout) {
             let now = usage(&daemon);
             most.own_kib = most.own_kib.max(now.own_kib);
             most.all_kib = most.all_kib.max(now.all_kib);
-            thread::sleep(Duration::from_millis(100));
         }
         for viewer in viewers {
             late = late.max(viewer.join().expect("a viewer"));

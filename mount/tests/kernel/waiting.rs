@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use magnetfs_mount::ReadError;
 
-use crate::support::{Running, Server, limit, python, run, sh, soon, start, start_python};
+use crate::support::{Running, Server, limit, python, run, sh, soon, start, start_python, stays, within};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -59,10 +59,11 @@ fn progress_extends_the_deadline_and_the_ceiling_ends_what_trickles() {
         let film = server.fake.add("film", 4096);
         let start = Instant::now();
         let mut reader = self::start("cat", &[&server.path("film")]);
-        while reader.is_running() {
+        let ended = within(5 * SECOND, || {
             film.progress();
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            !reader.is_running()
+        });
+        assert!(ended, "it reads on");
         assert!(
             (3 * SECOND..4 * SECOND).contains(&start.elapsed()),
             "{:?}",
@@ -79,15 +80,10 @@ fn progress_just_before_the_deadline_counts_from_there() {
         let film = server.fake.add("film", 4096);
         let mut reader = start("cat", &[&server.path("film")]);
         soon("it waits", || film.waiting() > 0);
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_millis(700) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        stays("it waits", Duration::from_millis(700), || film.waiting() > 0);
         film.progress();
         let last = Instant::now();
-        while reader.is_running() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        soon("its end", || !reader.is_running());
         assert!(
             last.elapsed() >= Duration::from_millis(950),
             "{:?} after the last progress",

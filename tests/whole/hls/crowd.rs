@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
@@ -24,27 +25,29 @@ fn viewers_of_one_place_share_a_run() {
         let web = Web::of(&daemon);
         let show = Show::open(web, &torrent);
 
-        let running = AtomicUsize::new(50);
         thread::scope(|scope| {
-            let (show, running, pid) = (&show, &running, daemon.pid());
+            let (show, pid) = (&show, daemon.pid());
+            // Each viewer holds it; nothing is ever sent.
+            let (watching, ended) = mpsc::channel::<()>();
             let watch = scope.spawn(move || {
                 let mut seen = BTreeSet::new();
-                while running.load(Ordering::Relaxed) > 0 {
+                while ended.recv_timeout(Duration::from_millis(5)) == Err(RecvTimeoutError::Timeout) {
                     seen.extend(children_of(pid).iter().map(|child| child.pid));
-                    thread::sleep(Duration::from_millis(5));
                 }
                 seen.len()
             });
             for viewer in 0..50 {
+                let watching = watching.clone();
                 scope.spawn(move || {
                     let segments = &show.video().segments;
                     let begin = viewer % 5;
                     segments[begin..segments.len() / 4].iter().for_each(|(uri, _)| {
                         show.get(uri).ok();
                     });
-                    running.fetch_sub(1, Ordering::Relaxed);
+                    drop(watching);
                 });
             }
+            drop(watching);
             let started = watch.join().expect("who watches");
             report(&format!("50 viewers of one place: {started} FFmpegs were started"));
             // Who comes first may come for a later segment than who comes next, for whom another then begins.

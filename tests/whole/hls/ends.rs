@@ -1,7 +1,7 @@
 //! FFmpeg that dies, and a daemon that dies before it: nothing wrong is served, and nothing is left running.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
@@ -55,15 +55,6 @@ fn daemon(work: &Work, seeder: &Libtorrent, torrent: &crate::support::torrents::
     options.torrent(torrent).peer(seeder.address).start()
 }
 
-/// Raises a flag when it is dropped.
-struct Raises<'a>(&'a AtomicBool);
-
-impl Drop for Raises<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 /// "FFmpeg may be killed at any moment: no wrong byte is served, and playback goes on." `KILLS` makes it longer.
 #[test]
 fn ffmpeg_killed_under_play_costs_no_byte() {
@@ -92,13 +83,15 @@ fn ffmpeg_killed_under_play_costs_no_byte() {
             let started = daemon(&work, &seeder, &torrent);
             let show = Show::open(Web::of(&started), &torrent);
             let pid = started.pid();
-            let (played, mut random) = (AtomicBool::new(false), fastrand::Rng::with_seed(rounds as u64));
+            let mut random = fastrand::Rng::with_seed(rounds as u64);
             thread::scope(|scope| {
-                let killer = scope.spawn(|| {
+                // Dropped when the film was played, also if a segment is wrong: the scope waits for the killer.
+                let (playing, played) = mpsc::channel::<()>();
+                let killer = scope.spawn(move || {
                     let mut kills = 0;
-                    while !played.load(Ordering::Relaxed) {
-                        // Long enough, now and then, for an FFmpeg to start on a busy machine.
-                        thread::sleep(Duration::from_millis(random.u64(20..400)));
+                    // Long enough, now and then, for an FFmpeg to start on a busy machine.
+                    let mut pause = || Duration::from_millis(random.u64(20..400));
+                    while played.recv_timeout(pause()) == Err(RecvTimeoutError::Timeout) {
                         for child in children_of(pid).iter().filter(|child| !child.is_zombie) {
                             kill(child.pid, Signal::KILL);
                             kills += 1;
@@ -106,8 +99,6 @@ fn ffmpeg_killed_under_play_costs_no_byte() {
                     }
                     kills
                 });
-                // Also if a segment is wrong: the scope waits for the killer.
-                let playing = Raises(&played);
                 for (uri, expected) in uris.iter().zip(&expected) {
                     // A second death in the same segment is told to the client, which asks again.
                     let body = eventually("a segment comes in the end", Duration::from_secs(20), || {

@@ -8,9 +8,30 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::limit::{Held, Registration};
+
+/// Waits at most `limit` for the end of a child, and reaps it; `None` while it runs on.
+pub(super) fn ended_within(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    let deadline = Instant::now() + limit;
+    if let Ok(Some(status)) = child.try_wait() {
+        return Some(status);
+    }
+    let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).expect("a child that was not reaped");
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).expect("a time limit of a test");
+        match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&left)) {
+            Ok(0) => return None,
+            Ok(_) => return child.wait().ok(),
+            Err(Errno::INTR) => {}
+            Err(error) => panic!("the end of a child cannot be waited for: {error}"),
+        }
+    }
+}
 
 /// What came of a child.
 #[derive(Debug)]
@@ -131,16 +152,7 @@ impl Background {
 
     /// Waits at most `limit` for its end.
     pub(crate) fn ended_within(&mut self, limit: Duration) -> Option<ExitStatus> {
-        let deadline = Instant::now() + limit;
-        loop {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return Some(status);
-            }
-            if Instant::now() >= deadline {
-                return None;
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
+        ended_within(&mut self.child, limit)
     }
 
     /// Waits for its end and takes its output; `None` when it had to be killed.

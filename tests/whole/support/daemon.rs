@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use super::command::ended_within;
 use super::limit::{Held, Registration, kill, unmount};
 use super::torrents::Torrent;
 use super::{Outcome, Work, eventually, run};
@@ -338,16 +339,7 @@ impl Daemon {
 
     /// Waits for its end.
     pub(crate) fn ended_within(&mut self, limit: Duration) -> Option<ExitStatus> {
-        let deadline = Instant::now() + limit;
-        loop {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return Some(status);
-            }
-            if Instant::now() >= deadline {
-                return None;
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
+        ended_within(&mut self.child, limit)
     }
 
     /// Ends it as a crash would; the dead mount stays.
