@@ -108,7 +108,9 @@ impl Bursts {
     pub(super) fn pattern(&self, now: Time) -> Option<Pattern> {
         let (began, last) = self.latest?;
         let period_s = self.period_s?;
-        let many = self.usual >= LEAST_BLOCKS || (self.usual == 0.0 && self.blocks >= FIRST_BLOCKS);
+        let over = now > last + LULL;
+        // How large the first burst is cannot be told before it is over.
+        let many = self.usual >= LEAST_BLOCKS || (self.usual == 0.0 && self.blocks >= FIRST_BLOCKS && over);
         if !many || (last - began).as_secs_f64() > MOST_SHARE * period_s {
             return None;
         }
@@ -117,13 +119,12 @@ impl Bursts {
         // What one burst sends beyond its share the next one lacks, and the other way round.
         let after = |blocks: f64| (2.0 * each - blocks).clamp(each / 2.0, 1.5 * each);
         let expected = after(f64::from(self.before)).max(blocks);
-        let arriving = self.usual > 0.0 && now <= last + LULL;
         Some(Pattern {
             began,
             period_s,
             each,
-            left: if arriving { expected - blocks } else { 0.0 },
-            next: after(if arriving { expected } else { blocks }),
+            left: if over { 0.0 } else { expected - blocks },
+            next: after(if over { blocks } else { expected }),
         })
     }
 }

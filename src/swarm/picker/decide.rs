@@ -136,29 +136,30 @@ impl Picker {
         if !self.index.is_waited_for() {
             return;
         }
-        // Block, when it was due, and whether that is too long ago.
-        let mut live: Vec<(Block, Time, bool)> = Vec::new();
-        for (_, peer) in self.peers.iter() {
-            let missed = peer.missed(now);
-            let requests = peer.requests.iter();
-            let requests = requests.filter(|request| request.state == RequestState::Live);
-            live.extend(requests.map(|request| match missed {
-                Some(tick) => (request.block, request.due.min(tick), true),
-                None => (request.block, request.due, request.is_late(now)),
-            }));
-        }
-        let late = || live.iter().filter(|(_, _, late)| *late);
-        if late().next().is_none() {
+        let live = || {
+            self.peers.iter().flat_map(|(_, peer)| {
+                let missed = peer.missed(now);
+                let requests = peer.requests.iter();
+                let requests = requests.filter(|request| request.state == RequestState::Live);
+                requests.map(move |request| (request, missed))
+            })
+        };
+        let is_late = |(request, missed): &(&Request, Option<Time>)| missed.is_some() || request.is_late(now);
+        if !live().any(|it| is_late(&it)) {
             return;
         }
-        let on_time = live.iter().filter(|(_, _, late)| !late);
-        let on_time: HashSet<Block> = on_time.map(|(block, ..)| *block).collect();
+        let on_time = live().filter(|it| !is_late(it));
+        let on_time: HashSet<Block> = on_time.map(|(request, _)| request.block).collect();
         // One that was asked for again, and may still come in time, is not asked for once more.
-        let hopeless = late().filter(|(block, ..)| !on_time.contains(block));
-        let waited_for = hopeless.filter_map(|&(block, due, _)| {
-            let (band, deadline) = self.demands.urgency(block.piece)?;
-            let rank = (band, deadline, block.piece);
-            (band == Band::Waiting).then_some(Late { rank, block, due })
+        let hopeless = live().filter(|it| is_late(it) && !on_time.contains(&it.0.block));
+        let waited_for = hopeless.filter_map(|(request, missed)| {
+            let (band, deadline) = self.demands.urgency(request.block.piece)?;
+            let late = Late {
+                rank: (band, deadline, request.block.piece),
+                block: request.block,
+                due: missed.map_or(request.due, |tick| request.due.min(tick)),
+            };
+            (band == Band::Waiting).then_some(late)
         });
         self.late = waited_for.collect();
         self.late.sort_by_key(|late| (late.rank, late.block, late.due));
@@ -251,7 +252,7 @@ impl Picker {
         };
         let delivery = Duration::from_secs_f64(peer.delivery_s(round.now, round.rate(peer)));
         let alone = peer.requests.is_empty();
-        let due = round.now + delivery + Duration::from_secs_f64(peer.leeway_s(round.now));
+        let due = round.now + delivery + Duration::from_secs_f64(peer.meter.pause_s());
         peer.requests.push_back(Request {
             block,
             sent: round.now,

@@ -221,14 +221,6 @@ impl Peer {
         (-tick_s > pattern.period_s() / 2.0).then(|| now - Duration::from_secs_f64(-tick_s))
     }
 
-    /// How much later than predicted a block may come, in seconds, and is not late.
-    pub(super) fn leeway_s(&self, now: Time) -> f64 {
-        // Which of its bursts brings a block is known to one.
-        self.meter
-            .bursts(now)
-            .map_or(self.meter.pause_s(), |pattern| pattern.period_s() / 2.0)
-    }
-
     /// Time beyond what its next block should have taken, in seconds: it is late by this much.
     pub(super) fn overdue_s(&self, now: Time, rate: f64) -> f64 {
         if let Some((_, tick_s)) = self.bursts(now) {

@@ -46,12 +46,7 @@ fn seek(case: &Case, seed: u64) -> Seeks {
     let (received, wanted) = (world.picker.counters().received, world.wanted_bytes);
     let mut times = Vec::new();
     for _ in 0..case.seeks {
-        let piece = loop {
-            let piece = world.random.u32(0..shape.piece_count());
-            if !world.picker.has(piece) {
-                break piece;
-            }
-        };
+        let piece = missing(&mut world, 1);
         let begin = u64::from(piece) * u64::from(case.piece);
         let read = world.read(begin..begin + 64 * 1024);
         times.push(
@@ -69,6 +64,16 @@ fn seek(case: &Case, seed: u64) -> Seeks {
         median: times[times.len() / 2],
         max: times[times.len() - 1],
         waste,
+    }
+}
+
+/// The first of some pieces in a row that are not here, at a random place.
+fn missing(world: &mut World, pieces: u32) -> u32 {
+    loop {
+        let first = world.random.u32(0..=world.shape.piece_count() - pieces);
+        if (first..first + pieces).all(|piece| !world.picker.has(piece)) {
+            return first;
+        }
     }
 }
 
@@ -300,7 +305,7 @@ fn limited(rate: f64, count: u64, latency: Duration, seed: u64) -> Vec<Profile> 
 fn the_first_read_of_limited_seeders_takes_few_of_their_moments() {
     for (name, rate, latency, most) in [
         ("4 × 250 kB/s", 250e3, 0, 2_400),
-        ("4 × 500 kB/s", 500e3, 50, 2_400),
+        ("4 × 500 kB/s", 500e3, 50, 1_900),
         ("1 × 1 MB/s + 3 × 20 kB/s", 1e6, 25, 3_000),
     ] {
         let mut times = Vec::new();
@@ -352,12 +357,7 @@ fn seeks_on_limited_seeders_take_the_moments_that_the_line_needs() {
             world.run_for(Duration::from_secs(6));
             let (received, wanted) = (world.picker.counters().received, world.wanted_bytes);
             for _ in 0..6 {
-                let piece = loop {
-                    let piece = world.random.u32(0..shape.piece_count() - 1);
-                    if !world.picker.has(piece) && !world.picker.has(piece + 1) {
-                        break piece;
-                    }
-                };
+                let piece = missing(&mut world, pieces);
                 let boundary = u64::from(piece + pieces - 1) << 20;
                 let read = world.read(boundary - if pieces > 1 { 32 * 1024 } else { 0 }..boundary + 32 * 1024);
                 times.push(
@@ -479,7 +479,7 @@ fn a_limited_seeder_that_falls_silent_holds_up_little() {
             .expect("the read was never answered");
         println!("one of four in moments falls silent: a read takes {:.0} ms", ms(took));
         // Three moments of the others and one until it is seen.
-        assert!(took <= millis(2_100), "seed {seed}: {took:?}");
+        assert!(took <= millis(2_000), "seed {seed}: {took:?}");
     }
 }
 
