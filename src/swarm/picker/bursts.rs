@@ -19,6 +19,8 @@ const LEAST_BLOCKS: f64 = 1.5;
 const FIRST_BLOCKS: u32 = 4;
 /// A burst takes at most this share of the time between two.
 const MOST_SHARE: f64 = 0.25;
+/// A burst may have so many blocks less than expected: the last ones of a piece are not left to that.
+const UNSURE: f64 = 1.0;
 /// The share of the latest burst in the averages.
 const DRIFT: f64 = 0.25;
 
@@ -30,8 +32,12 @@ pub(super) struct Bursts {
     /// Its blocks, and those of the one before.
     blocks: u32,
     before: u32,
-    /// Blocks that came between it and the next tick, of what it left.
+    /// Blocks that came between it and the next tick, of what it left...
     strays: u32,
+    /// ...and of what was asked for meanwhile.
+    more: u32,
+    /// Blocks of a burst that left something, on average: the peer may send no more at a tick.
+    full: Option<f64>,
     /// Blocks of a burst, on average; 0 while only one was seen.
     usual: f64,
     /// From one burst to the next, in seconds.
@@ -49,6 +55,8 @@ pub(super) struct Pattern {
     left: f64,
     /// Blocks of the next one.
     next: f64,
+    /// Blocks that the peer may send before that, if it is known.
+    spare: Option<f64>,
 }
 
 impl Bursts {
@@ -68,7 +76,8 @@ impl Bursts {
         }
         let next_s = self.period_s.map_or(0.0, |period_s| (1.0 - MOST_SHARE) * period_s);
         if (now - began).as_secs_f64() < next_s {
-            self.strays = self.strays.saturating_add(1);
+            let count = if sent > began { &mut self.more } else { &mut self.strays };
+            *count = count.saturating_add(1);
             return;
         }
         let short = (last - began).as_secs_f64() <= MOST_SHARE * self.period_s.unwrap_or(MOST_PERIOD_S);
@@ -81,6 +90,12 @@ impl Bursts {
             self.period_s = None;
         }
         let blocks = f64::from(self.blocks);
+        let all = blocks + f64::from(std::mem::take(&mut self.more));
+        self.full = match self.full {
+            Some(full) if sent < began || all > full => Some(full + DRIFT * (all - full)),
+            None if sent < began => Some(all),
+            full => full,
+        };
         self.usual = if self.usual == 0.0 {
             blocks
         } else {
@@ -125,6 +140,7 @@ impl Bursts {
             each,
             left: if over { 0.0 } else { expected - blocks },
             next: after(if over { blocks } else { expected }),
+            spare: self.full.map(|full| full - blocks - f64::from(self.strays + self.more)),
         })
     }
 }
@@ -149,6 +165,11 @@ impl Pattern {
         self.next
     }
 
+    /// Blocks that the peer may send before the next burst; `None` while it never was asked for more than it sends.
+    pub(super) fn spare(self) -> Option<f64> {
+        self.spare
+    }
+
     /// The most blocks that one burst has.
     pub(super) fn most(self) -> f64 {
         1.5 * self.each
@@ -168,7 +189,8 @@ impl Pattern {
         if behind <= 0.0 {
             return 0.0;
         }
-        let later = ((behind - 1.0 - self.next).max(-self.each) / self.each).floor() + 1.0;
+        let sure = (self.next - UNSURE).max(self.next / 2.0);
+        let later = ((behind - 1.0 - sure).max(-self.each) / self.each).floor() + 1.0;
         tick_s + later * self.period_s
     }
 
@@ -277,6 +299,33 @@ mod tests {
         }
         let pattern = bursts.pattern(next + Duration::from_millis(100)).expect("a pattern");
         assert!((pattern.period_s() - 0.5).abs() < 0.01, "{pattern:?}");
+    }
+
+    #[test]
+    fn what_a_peer_may_send_before_its_next_tick_is_known_once_it_left_something() {
+        // It was asked for no more than it sent.
+        let (mut bursts, mut tick) = (Bursts::default(), Time::ZERO);
+        for _ in 0..6 {
+            let asked = tick;
+            tick = tick + TICK;
+            (0..8).for_each(|_| bursts.arrived(tick, asked));
+        }
+        let now = tick + Duration::from_millis(200);
+        assert!(bursts.pattern(now).expect("a pattern").spare().is_none());
+
+        let (mut bursts, tick) = ticking(&[8; 6]);
+        let next = tick + TICK;
+        (0..3).for_each(|_| bursts.arrived(next, tick - TICK));
+        let asked = next + Duration::from_millis(150);
+        let now = next + Duration::from_millis(200);
+        let spare = bursts.pattern(now).and_then(Pattern::spare).expect("some");
+        assert!((spare - 5.0).abs() < 0.01, "{spare}");
+        // What comes of it at once is no sign that the peer sends evenly.
+        (0..4).for_each(|_| bursts.arrived(now, asked));
+        let spare = bursts.pattern(now).and_then(Pattern::spare).expect("some");
+        assert!((spare - 1.0).abs() < 0.01, "{spare}");
+        bursts.arrived(next + TICK, now);
+        assert!(bursts.pattern(next + TICK).is_some());
     }
 
     #[test]

@@ -127,6 +127,11 @@ impl Picker {
         if let Some(block) = self.choose_late(round, peer, delivery_s) {
             return Some(Choice::Copy(block));
         }
+        // Asked earlier, it could not be called back when the reader seeks.
+        if let Some(early_s) = peer.early_s(round.now, true).filter(|early_s| *early_s > 0.0) {
+            round.pace(slot, early_s);
+            return None;
+        }
         let mut ahead = 0.0;
         let mut waiting = true;
         let mut sooner = None;
@@ -225,7 +230,7 @@ impl Picker {
     fn may_take_less_urgent(&self, round: &mut Round, peer: &Peer, slot: u32) -> bool {
         let rate = round.rate(peer);
         let block_s = f64::from(BLOCK) / rate;
-        if let Some(early_s) = peer.early_s(round.now) {
+        if let Some(early_s) = peer.early_s(round.now, false) {
             if early_s > 0.0 {
                 round.pace(slot, early_s);
             }

@@ -287,16 +287,26 @@ impl Peer {
         pattern.tick_s(now, now, self.meter.round_trip_s())
     }
 
-    /// Of a peer that sends in bursts, in how many seconds it is early enough to ask it for what nobody waits for.
-    pub(super) fn early_s(&self, now: Time) -> Option<f64> {
+    /// Of a peer that sends in bursts, in how many seconds it is early enough to ask it for one block more, which a
+    /// reader waits for or not; `None` if it may send it at once.
+    pub(super) fn early_s(&self, now: Time, waiting: bool) -> Option<f64> {
         let pattern = self.meter.bursts(now)?;
+        let queued = self.requests.len() as f64;
         // Whose latest burst left nothing that it was asked for may send more.
         let left = self
             .requests
             .front()
             .is_some_and(|head| pattern.is_of_before(head.sent));
-        let enough = if left { pattern.next() } else { pattern.most() };
-        if self.requests.len() as f64 > enough {
+        if waiting {
+            // Who never answered within less than its period may as well be far away, and send whenever it is asked.
+            let ticks = self
+                .meter
+                .answer_s()
+                .is_some_and(|answer_s| answer_s < pattern.period_s() / 2.0);
+            if !ticks || (!left && pattern.spare().is_none_or(|spare| spare > queued + 0.5)) {
+                return None;
+            }
+        } else if queued > if left { pattern.next() } else { pattern.most() } {
             return Some(pattern.period_s());
         }
         Some(pattern.tick_s(now, now, 0.0) - AHEAD_S.min(pattern.period_s() / 2.0))

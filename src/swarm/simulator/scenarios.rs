@@ -68,7 +68,7 @@ fn seek(case: &Case, seed: u64) -> Seeks {
 }
 
 /// The first of some pieces in a row that are not here, at a random place.
-fn missing(world: &mut World, pieces: u32) -> u32 {
+pub(super) fn missing(world: &mut World, pieces: u32) -> u32 {
     loop {
         let first = world.random.u32(0..=world.shape.piece_count() - pieces);
         if (first..first + pieces).all(|piece| !world.picker.has(piece)) {
@@ -108,7 +108,7 @@ fn hold(case: &Case, limit: Duration, median: Duration, max: Duration) {
     }
 }
 
-fn ms(duration: Duration) -> f64 {
+pub(super) fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
@@ -284,7 +284,7 @@ fn the_first_read_does_not_wait_for_the_peers_to_be_known() {
 
 /// Seeders as libtorrent is one under a rate limit: it acts every half second only, and says at the first of these
 /// moments that it serves us.
-fn limited(rate: f64, count: u64, latency: Duration, seed: u64) -> Vec<Profile> {
+pub(super) fn limited(rate: f64, count: u64, latency: Duration, seed: u64) -> Vec<Profile> {
     let mut random = fastrand::Rng::with_seed(seed);
     let tick = millis(500);
     let seeder = |_| {

@@ -1,7 +1,9 @@
 //! Readers that read in sequence, in simulated time.
 
+use std::ops::Range;
 use std::time::Duration;
 
+use super::scenarios::{limited, missing, ms};
 use super::seeder::Profile;
 use super::world::World;
 use super::{KIB, MIB, millis, soak};
@@ -11,26 +13,32 @@ use crate::swarm::shape::{Shape, Time};
 
 const READ: u64 = 128 * 1024;
 
+/// Reads some bytes, and gives up at `end`: gives whether they came.
+fn read(world: &mut World, reader: &mut Reader, bytes: Range<u64>, end: Time) -> bool {
+    let key = reader.begin(world.now, bytes.clone()).unwrap();
+    reader.update(world.now, &mut world.picker);
+    world.decide();
+    let pieces = world.shape.pieces_of(bytes);
+    let is_here = |world: &World| pieces.clone().all(|piece| world.picker.has(piece));
+    while !is_here(world) && world.step(end) {}
+    let came = is_here(world);
+    if !came {
+        world.run_until(end);
+    }
+    reader.end(key, came);
+    reader.update(world.now, &mut world.picker);
+    came
+}
+
 /// Reads in sequence from `start` until `end`, as fast as it can or at `pace` bytes a second: gives the bytes read and
 /// the longest wait for a read.
 fn stream(world: &mut World, reader: &mut Reader, start: u64, end: Time, pace: Option<f64>) -> (u64, Duration) {
     let (mut position, mut longest) = (start, Duration::ZERO);
     while world.now < end && position < world.shape.total() {
         let begun = world.now;
-        let bytes = position..position + READ;
-        let key = reader.begin(world.now, bytes.clone()).unwrap();
-        reader.update(world.now, &mut world.picker);
-        world.decide();
-        let pieces = world.shape.pieces_of(bytes);
-        let is_here = |world: &World| pieces.clone().all(|piece| world.picker.has(piece));
-        while !is_here(world) && world.step(end) {}
-        if !is_here(world) {
-            world.run_until(end);
-            reader.end(key, false);
+        if !read(world, reader, position..position + READ, end) {
             break;
         }
-        reader.end(key, true);
-        reader.update(world.now, &mut world.picker);
         position += READ;
         longest = longest.max(world.now - begun);
         if let Some(pace) = pace {
@@ -173,5 +181,61 @@ fn many_readers_that_seek_are_all_served() {
         println!("8 readers seeking on 10 MiB/s, 1 MiB pieces: longest wait {longest:?}");
         // Eight pieces, sometimes one or two more where a read lies across two: 1 s at the line's rate.
         assert!(longest <= millis(1_400), "seed {seed}: {longest:?}");
+    }
+}
+
+/// A player that reads `pieces` from a random place on, is killed as it reads on, and is started again: gives how long
+/// each waited for its first read.
+fn seeks_of_a_player(seeders: &[Profile], pieces: u32, seed: u64) -> Vec<Duration> {
+    let shape = Shape::new(1 << 20, 4 << 30).unwrap();
+    let mut world = World::new(shape, seeders.to_vec(), Settings::default(), seed);
+    let mut reader = Reader::new(shape, 0..shape.total());
+    stream(&mut world, &mut reader, 0, Time::from_micros(10_000_000), None);
+    reader.close(&mut world.picker);
+    let seek = |_| {
+        let piece = missing(&mut world, pieces + 1);
+        let start = (u64::from(piece) << 20) + READ * world.random.u64(0..8);
+        let end = u64::from(piece + pieces) << 20;
+        let mut reader = Reader::new(shape, 0..shape.total());
+        let begun = world.now;
+        let never = begun + Duration::from_secs(60);
+        assert!(read(&mut world, &mut reader, start..start + READ, never));
+        let took = world.now - begun;
+        for position in (start + READ..end).step_by(READ as usize) {
+            assert!(read(&mut world, &mut reader, position..position + READ, never));
+        }
+        let killed = world.now + millis(40);
+        read(&mut world, &mut reader, end..end + READ, killed);
+        reader.close(&mut world.picker);
+        took
+    };
+    (0..8).map(seek).collect()
+}
+
+/// The seeders of a swarm with some seed.
+type Seeders = dyn Fn(u64) -> Vec<Profile>;
+
+#[test]
+fn a_player_that_is_killed_as_it_reads_on_leaves_the_line_to_a_seek() {
+    let moments = |rate, latency| move |seed| limited(rate, 4, millis(latency), seed);
+    let far = |_| vec![Profile::seeder(100.0 * MIB).latency(millis(250))];
+    // What a seeder that sends at its moments was asked for is on its way when the reader seeks: with all of a piece asked
+    // for at once, each seek would lose a moment. A seeder that is as far away as moments are apart has none.
+    let swarms: [(&str, &Seeders, u32, u64); 3] = [
+        ("4 × 250 kB/s in moments", &moments(250e3, 0), 1, 1_600),
+        ("4 × 500 kB/s in moments", &moments(500e3, 50), 1, 1_150),
+        ("1 × 100 MiB/s, 250 ms each way", &far, 4, 650),
+    ];
+    for (name, seeders, pieces, most) in swarms {
+        let seeks = (0..soak(10)).flat_map(|seed| seeks_of_a_player(&seeders(seed), pieces, seed));
+        let mut times: Vec<Duration> = seeks.collect();
+        times.sort();
+        let (median, longest) = (times[times.len() / 2], times[times.len() - 1]);
+        println!(
+            "seek of a player, {name}: median {:.0} ms (≤ {most}), max {:.0} ms",
+            ms(median),
+            ms(longest)
+        );
+        assert!(median <= millis(most), "{name}: {median:?}");
     }
 }
