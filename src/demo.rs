@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::daemon::Signals;
 use crate::torrents::Seeder;
 
 /// One clip is encoded and repeated, since encoding four minutes would be most of the demo.
@@ -27,7 +28,8 @@ const STEP_LIMIT: Duration = Duration::from_secs(120);
 /// What the daemon is given to unmount before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Runs the demo: until Ctrl-C, or with `once` until it has shown everything. All that it made is removed.
+/// Runs the demo: until Ctrl-C, SIGTERM or SIGHUP, or with `once` until it has shown everything. All that it made is
+/// removed.
 ///
 /// # Errors
 /// ffmpeg is missing, or a step failed; the message says which.
@@ -36,10 +38,11 @@ pub async fn run(once: bool) -> anyhow::Result<()> {
         .prefix("magnetfs-demo-")
         .tempdir()
         .context("no temporary folder")?;
+    let mut signals = Signals::new().context("Ctrl-C cannot be watched")?;
     let mut mount = None;
     let shown = tokio::select! {
         shown = show(&folder, &mut mount, once) => shown,
-        interrupt = tokio::signal::ctrl_c() => interrupt.context("Ctrl-C cannot be watched"),
+        _ = signals.first() => Ok(()),
     };
     if let Some(mount) = mount {
         say("", "Unmounting, and removing everything that this demo made.");
@@ -83,7 +86,8 @@ async fn show(folder: &TempDir, mount: &mut Option<Daemon>, once: bool) -> anyho
     tokio::fs::create_dir(&mountpoint)
         .await
         .context("the mount point cannot be made")?;
-    let daemon = mount.insert(Daemon::start(folder.path(), &mountpoint, &torrent, &seeder).await?);
+    let daemon = mount.insert(Daemon::start(folder.path(), &mountpoint, &torrent, &seeder)?);
+    daemon.mounted().await?;
     let path = mountpoint.join("Film.mkv");
     output(Command::new("ls").arg("-lh").arg(&mountpoint)).await?;
 
@@ -278,7 +282,8 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn start(folder: &Path, mountpoint: &Path, torrent: &Path, seeder: &Seeder) -> anyhow::Result<Daemon> {
+    /// Starts it; whoever has this can stop it in order from now on.
+    fn start(folder: &Path, mountpoint: &Path, torrent: &Path, seeder: &Seeder) -> anyhow::Result<Daemon> {
         let program = std::env::current_exe().context("this program's own path is unknown")?;
         let data = folder.join("data");
         let socket = folder.join("socket");
@@ -306,19 +311,22 @@ impl Daemon {
             .kill_on_drop(true)
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        let mut process = command.spawn().context("the mount does not start")?;
-        let output = process.stdout.take().context("the mount has no output")?;
-        let mut lines = BufReader::new(output).lines();
-        match tokio::time::timeout(STEP_LIMIT, lines.next_line()).await {
-            Ok(Ok(Some(line))) if line.starts_with("mounted") => {}
-            _ => bail!("the mount did not come up: `magnetfs doctor` says what is missing"),
-        }
         Ok(Daemon {
-            process,
+            process: command.spawn().context("the mount does not start")?,
             program,
             data,
             socket,
         })
+    }
+
+    /// Waits for its word that it is mounted.
+    async fn mounted(&mut self) -> anyhow::Result<()> {
+        let output = self.process.stdout.take().context("the mount has no output")?;
+        let mut lines = BufReader::new(output).lines();
+        match tokio::time::timeout(STEP_LIMIT, lines.next_line()).await {
+            Ok(Ok(Some(line))) if line.starts_with("mounted") => Ok(()),
+            _ => bail!("the mount did not come up: `magnetfs doctor` says what is missing"),
+        }
     }
 
     /// The client's side of the program, for this mount.

@@ -17,7 +17,7 @@ const ECHO: Duration = Duration::from_millis(300);
 
 /// What ended a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(crate) enum Reason {
     /// SIGTERM, from a service manager or `kill`.
     Terminated,
     /// SIGINT, Ctrl-C.
@@ -43,7 +43,7 @@ impl fmt::Display for Reason {
 }
 
 /// The signals that end a mount. From the making of this on they no longer kill the process.
-pub(super) struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
@@ -51,7 +51,7 @@ pub(super) struct Signals {
 
 impl Signals {
     /// Begins to watch, inside a runtime.
-    pub(super) fn new() -> io::Result<Signals> {
+    pub(crate) fn new() -> io::Result<Signals> {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -60,7 +60,7 @@ impl Signals {
     }
 
     /// Waits for any of them.
-    pub(super) async fn first(&mut self) -> Reason {
+    pub(crate) async fn first(&mut self) -> Reason {
         tokio::select! {
             _ = self.terminate.recv() => Reason::Terminated,
             _ = self.interrupt.recv() => Reason::Interrupted,

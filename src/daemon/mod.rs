@@ -32,7 +32,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use self::ending::{Reason, Signals, Watchdog};
+pub(crate) use self::ending::Signals;
+use self::ending::{Reason, Watchdog};
 use self::http::{Http, Serving};
 use self::service::{MountState, Service, StateRequest};
 use self::source::LibrarySource;

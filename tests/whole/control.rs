@@ -616,30 +616,3 @@ fn the_daemon_opens_nothing_in_its_own_mount() {
         daemon.stop();
     });
 }
-
-/// "`magnetfs demo --once` exits by itself, for CI."
-#[test]
-fn the_demo_runs_and_leaves_nothing() {
-    limited(Duration::from_secs(120), || {
-        let work = Work::new();
-        let temporary = work.directory("temporary");
-        let mut command = DaemonOptions::new(&work).control(&[]);
-        let mut command = {
-            command.env("TMPDIR", &temporary);
-            let mut demo = Command::new(PROGRAM);
-            demo.args(["demo", "--once"]);
-            demo.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-            demo
-        };
-        let outcome = run(&mut command, Duration::from_secs(110)).ok();
-        let text = outcome.text() + &outcome.stderr;
-        assert!(text.contains("ffmpeg"), "{text}");
-        let table = fs::read_to_string("/proc/self/mountinfo").expect("the table of mounts");
-        assert!(!table.contains(&temporary.display().to_string()), "the mount is left");
-        assert_eq!(
-            fs::read_dir(&temporary).expect("the directory").count(),
-            0,
-            "files are left"
-        );
-    });
-}

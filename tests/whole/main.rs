@@ -5,6 +5,7 @@ mod bytes;
 mod churn;
 mod containment;
 mod control;
+mod demo;
 mod hang;
 mod hls;
 mod house;
