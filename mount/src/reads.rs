@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 
 use crate::catalog::ReadError;
@@ -255,16 +256,22 @@ impl Reads {
                 }
                 (state.threads(), std::mem::take(&mut state.flushes))
             };
-            let start = Instant::now();
+            let start = worked();
             let looks = threads
                 .into_iter()
                 .map(|thread| (thread, signals::look(thread)))
                 .collect();
             let suspects = self.state.lock().judge(&looks, &flushes, Instant::now());
             // A look costs some 10 µs, so thousands of threads are looked at less often.
-            pause = if suspects { SIGNAL_SEEN_AGAIN } else { interval }.max(start.elapsed() * 10);
+            pause = if suspects { SIGNAL_SEEN_AGAIN } else { interval }.max(worked().saturating_sub(start) * 10);
         }
     }
+}
+
+/// The processor's time that this thread has taken. The clock's would count what a busy machine let it wait as well, and
+/// make the next look late by ten times that.
+fn worked() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 impl State {

@@ -256,6 +256,12 @@ impl Running {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// What the kernel says of what it does: its state, its signals, and (for root) where in the kernel it is.
+    fn whereabouts(&self) -> String {
+        let of = |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", self.id())).unwrap_or_default();
+        of("status") + &of("wchan") + "\n" + &of("stack")
+    }
+
     pub(crate) fn output(&self) -> Vec<u8> {
         use std::os::unix::fs::FileExt;
         let mut output = vec![0; self.output.metadata().unwrap().len() as usize];
@@ -268,9 +274,10 @@ impl Running {
         let ended = within(time, || !self.is_running());
         assert!(
             ended,
-            "{} still runs after {time:?}: {}",
+            "{} still runs after {time:?}: {}\n{}",
             self.id(),
-            String::from_utf8_lossy(&self.output())
+            String::from_utf8_lossy(&self.output()),
+            self.whereabouts()
         );
         Done {
             status: self.child.wait().unwrap(),

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-/// A test's own directories, removed when it is dropped.
+use super::limit::unmount;
+
+/// A test's own directories, removed when it is dropped, with all that is mounted below.
 #[derive(Debug)]
 pub(crate) struct Work {
     directory: tempfile::TempDir,
@@ -38,6 +40,14 @@ impl Work {
         self.directory.path()
     }
 
+    /// What is mounted below, from the kernel's table: a crashed daemon leaves its mount.
+    pub(crate) fn mounts(&self) -> Vec<PathBuf> {
+        let table = std::fs::read_to_string("/proc/self/mountinfo").expect("the kernel's table of mounts");
+        let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+        let points = points.map(PathBuf::from);
+        points.filter(|point| point.starts_with(self.path())).collect()
+    }
+
     /// A directory in it, made when it is not there.
     pub(crate) fn directory(&self, name: &str) -> PathBuf {
         let path = self.path().join(name);
@@ -48,5 +58,11 @@ impl Work {
     /// A short path for a socket.
     pub(crate) fn socket(&self, name: &str) -> PathBuf {
         self.runtime.path().join(name)
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.mounts().iter().for_each(|mount| unmount(mount));
     }
 }
