@@ -207,8 +207,10 @@ impl Done {
     }
 }
 
+/// Starts a program that ignores no signal. Tests that run in the background or under nohup(1) ignore some, and what they
+/// start would inherit it.
 pub(crate) fn start(program: &str, arguments: &[&str]) -> Running {
-    start_command(Command::new(program).args(arguments))
+    start_command(Command::new("env").arg("--default-signal").arg(program).args(arguments))
 }
 
 pub(crate) fn start_command(command: &mut Command) -> Running {
