@@ -46,25 +46,37 @@ impl fmt::Display for Reason {
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    hang_up: Signal,
+    /// `None` under nohup(1): what was started to outlive its terminal does.
+    hang_up: Option<Signal>,
 }
 
 impl Signals {
     /// Begins to watch, inside a runtime.
     pub(crate) fn new() -> io::Result<Signals> {
+        let hang_up = SignalKind::hangup();
         Ok(Signals {
+            hang_up: if is_ignored(hang_up) {
+                None
+            } else {
+                Some(signal(hang_up)?)
+            },
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
         })
     }
 
     /// Waits for any of them.
     pub(crate) async fn first(&mut self) -> Reason {
+        let hang_up = async {
+            match &mut self.hang_up {
+                Some(hang_up) => hang_up.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.terminate.recv() => Reason::Terminated,
             _ = self.interrupt.recv() => Reason::Interrupted,
-            _ = self.hang_up.recv() => Reason::HungUp,
+            _ = hang_up => Reason::HungUp,
         }
     }
 
@@ -83,6 +95,14 @@ impl Signals {
             }
         }
     }
+}
+
+/// Whether this process ignores a signal, as whoever started it may have wished.
+fn is_ignored(signal: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|signals| u64::from_str_radix(signals.trim(), 16).ok());
+    ignored.is_some_and(|signals| signals >> (signal.as_raw_value() - 1) & 1 == 1)
 }
 
 /// Ends the process if a stop hangs. Dropping it is the sign that everything has ended.
