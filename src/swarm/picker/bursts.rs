@@ -19,6 +19,8 @@ const LEAST_BLOCKS: f64 = 1.5;
 const FIRST_BLOCKS: u32 = 4;
 /// A burst takes at most this share of the time between two.
 const MOST_SHARE: f64 = 0.25;
+/// After more ticks than this in which nothing was asked for, when the next one should have been is not known any more.
+const MOST_TICKS: f64 = 6.0;
 /// A burst may have so many blocks less than expected: the last ones of a piece are not left to that.
 const UNSURE: f64 = 1.0;
 /// The share of the latest burst in the averages.
@@ -81,9 +83,15 @@ impl Bursts {
             return;
         }
         let short = (last - began).as_secs_f64() <= MOST_SHARE * self.period_s.unwrap_or(MOST_PERIOD_S);
-        // How long nothing was asked for says nothing of the peer.
+        let since_s = (now - began).as_secs_f64();
+        // How long nothing was asked for says nothing of the peer, but a clock is not far off after a few ticks.
         if sent <= last + GAP {
-            self.period_s = self.period_found((now - began).as_secs_f64()).filter(|_| short);
+            self.period_s = self.period_found(since_s).filter(|_| short);
+        } else {
+            self.period_s = self.period_s.filter(|period_s| {
+                let ticks = since_s / period_s;
+                ticks > MOST_TICKS || (ticks - ticks.round()).abs() <= MOST_SHARE
+            });
         }
         // A burst with as much behind it is none.
         if std::mem::take(&mut self.strays) >= self.blocks {
@@ -299,6 +307,19 @@ mod tests {
         }
         let pattern = bursts.pattern(next + Duration::from_millis(100)).expect("a pattern");
         assert!((pattern.period_s() - 0.5).abs() < 0.01, "{pattern:?}");
+    }
+
+    #[test]
+    fn what_comes_far_from_the_clock_after_a_short_pause_shows_that_there_is_none() {
+        for (pause_ms, ticks) in [(1_010, true), (1_250, false), (10_250, true)] {
+            let (mut bursts, tick) = ticking(&[8; 6]);
+            let next = tick + Duration::from_millis(pause_ms);
+            for _ in 0..8 {
+                bursts.arrived(next, next - Duration::from_millis(100));
+            }
+            let pattern = bursts.pattern(next + Duration::from_millis(100));
+            assert_eq!(pattern.is_some(), ticks, "after {pause_ms} ms: {pattern:?}");
+        }
     }
 
     #[test]

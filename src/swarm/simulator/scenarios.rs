@@ -479,7 +479,7 @@ fn a_limited_seeder_that_falls_silent_holds_up_little() {
             .expect("the read was never answered");
         println!("one of four in moments falls silent: a read takes {:.0} ms", ms(took));
         // Three moments of the others and one until it is seen.
-        assert!(took <= millis(2_000), "seed {seed}: {took:?}");
+        assert!(took <= millis(2_200), "seed {seed}: {took:?}");
     }
 }
 
