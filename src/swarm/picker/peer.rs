@@ -298,7 +298,7 @@ impl Peer {
             .front()
             .is_some_and(|head| pattern.is_of_before(head.sent));
         if waiting {
-            // Who never answered within less than its period may as well be far away, and send whenever it is asked.
+            // Who never answered within half of its period may as well be far away, and send whenever it is asked.
             let ticks = self
                 .meter
                 .answer_s()
